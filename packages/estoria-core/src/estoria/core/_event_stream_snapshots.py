@@ -78,14 +78,16 @@ class EventStreamSnapshotStore:
         """See `SnapshotStore.write_snapshot`."""
         stream_id = _stream_of(snapshot.aggregate_id)
         while True:
-            stored = await self._stored(stream_id)
+            try:
+                expect, stored = await self._stored(stream_id)
+            except StreamChangedError:
+                continue
             metadata = {
                 _VERSION: str(snapshot.aggregate_version),
                 _HIGHEST_BEFORE: str(max(map(_highest, stored), default=0)),
                 _TIMESTAMP: snapshot.timestamp.isoformat(),
             }
             event = NewEvent(_EVENT_TYPE, snapshot.data, snapshot.data_content_type, metadata)
-            expect = stored[0].stream_version if stored else Expect.ANY
             try:
                 appended = await self._events.append_stream(stream_id, [event], expect=expect)
             except StreamVersionMismatchError:
@@ -112,13 +114,14 @@ class EventStreamSnapshotStore:
         except StreamNotFoundError:
             return
 
-    async def _stored(self, stream_id: TypeID) -> list[Event]:
-        """The stored events, the last one first; just that one where none are pruned."""
+    async def _stored(self, stream_id: TypeID) -> tuple[Expect | int, list[Event]]:
+        """The stream's version, and its events, the last one first; just that if all are kept."""
         count = 1 if self.keep_newest is None else None
         try:
-            return await self._events.read_stream(stream_id, reverse=True, count=count).collect()
+            async with self._events.read_stream(stream_id, reverse=True, count=count) as events:
+                return events.stream.version, await events.collect()
         except StreamNotFoundError:
-            return []
+            return Expect.NO_STREAM, []
 
     async def _prune(self, stream_id: TypeID, stored: list[Event]) -> None:
         """Truncate the events before the first one that is among the newest snapshots."""
