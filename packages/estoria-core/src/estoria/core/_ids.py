@@ -3,11 +3,17 @@
 import os
 import re
 import time
+from random import Random
 from uuid import UUID
 
 import msgspec
 
 from estoria.core._text import check_name
+
+# Its own generator, so that nobody's `random.seed` makes two processes draw the same ids.
+_random = Random()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.seed)
 
 _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -20,8 +26,10 @@ def uuid7() -> UUID:
     """
     milliseconds, rest = divmod(time.time_ns(), 1_000_000)
     fraction = (rest << 12) // 1_000_000
-    noise = int.from_bytes(os.urandom(8), "big") >> 2
-    return UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | noise)
+    noise = _random.getrandbits(62)
+    number = milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | noise
+    # Three times as fast as UUID(int=number).
+    return msgspec.convert(number.to_bytes(16, "big"), UUID)
 
 
 class TypeID(msgspec.Struct, frozen=True, order=True, cache_hash=True):

@@ -22,11 +22,19 @@ class Owner:
 
     def check(self) -> asyncio.AbstractEventLoop:
         """The running loop; raises `StoreMisusedError` if it isn't the owner's."""
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            # So says a forked child that goes on in its parent's loop.
+            self._check_process()
+            raise
         if loop is not self._loop:
+            self._check_process()
             if self._loop is not None:
                 raise StoreMisusedError(f"{self._name} belongs to another event loop")
             self._loop = loop
+        return loop
+
+    def _check_process(self) -> None:
         if os.getpid() != self._process:
             raise StoreMisusedError(f"{self._name} belongs to the process that made it")
-        return loop

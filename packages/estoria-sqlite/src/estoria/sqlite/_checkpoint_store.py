@@ -1,13 +1,12 @@
 """The checkpoint store on SQLite."""
 
 import sqlite3
-from datetime import UTC, datetime
 
 from estoria.core import Checkpoint, ProjectionID
 from estoria.core.backends import check_position
 from estoria.sqlite import _schema
 from estoria.sqlite._database import SQLiteDatabase
-from estoria.sqlite._streams import EPOCH, MICROSECOND
+from estoria.sqlite._streams import EPOCH, MICROSECOND, microseconds_now
 
 
 class SQLiteCheckpointStore:
@@ -37,7 +36,7 @@ class SQLiteCheckpointStore:
 
     async def save(self, projection_id: ProjectionID, position: int) -> None:
         """See `CheckpointStore.save`."""
-        now = (datetime.now(UTC) - EPOCH) // MICROSECOND
+        now = microseconds_now()
         row = (projection_id.name, projection_id.version, check_position(position), now)
 
         def save(connection: sqlite3.Connection) -> None:

@@ -4,7 +4,6 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from uuid import UUID
 
 import msgspec
@@ -97,7 +96,7 @@ class SQLiteEventStore:
         batch = check_events(stream_id, events, self.max_event_bytes)
         if not batch:
             return Appended()
-        now = datetime.now(UTC)
+        now = _streams.microseconds_now()
 
         def append(connection: sqlite3.Connection) -> Appended:
             self._check_schema(connection)

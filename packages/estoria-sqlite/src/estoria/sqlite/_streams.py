@@ -3,13 +3,14 @@
 import sqlite3
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from time import time_ns
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from estoria.core import Appended, Event, Expect, NewEvent, StreamInfo, TypeID
-from estoria.core.backends import repeated_batch
+from estoria.core.backends import MAX_VERSION, repeated_batch
 from estoria.sqlite import _schema
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -26,42 +27,40 @@ class IdsStandError(Exception):
     """An event id stands in the stream already; roll back and look at what stands there."""
 
 
+def microseconds_now() -> int:
+    """The clock, in microseconds since 1970, UTC."""
+    return time_ns() // 1_000
+
+
 def append(
     connection: sqlite3.Connection,
     stream_id: TypeID,
     batch: Sequence[NewEvent],
     expect: Expect | int,
-    now: datetime,
+    timestamp: int,
 ) -> Appended | None:
     """Write the batch; None, with nothing changed, when the expectation doesn't hold.
 
+    `timestamp` is in microseconds since 1970, UTC.
     Raises `IdsStandError`, after changes that must be rolled back.
     """
-    parameters = {
-        "type": stream_id.type,
-        "uuid": stream_id.uuid.bytes,
-        "count": len(batch),
-        "expected": expect,
-    }
-    if expect is Expect.ANY:
-        statement = _schema.MOVE_ANY
-    elif expect is Expect.NO_STREAM:
-        statement = _schema.MOVE_NEW
-    elif expect is Expect.STREAM_EXISTS:
-        statement = _schema.MOVE_EXISTING
-    elif expect.bit_length() < 64:
-        statement = _schema.MOVE_EXACT
-    else:
+    cursor = _cursor(connection)
+    count = len(batch)
+    row = _move(cursor, stream_id, count, expect)
+    if row is None:
         return None
-    if isinstance(expect, Expect):
-        del parameters["expected"]
-    moved = _cursor(connection).execute(statement, parameters).fetchall()
-    if not moved:
-        return None
-    ((key, tip, first_version, origin),) = moved
-    start = tip - len(batch) + 1
-    timestamp = (now - EPOCH) // MICROSECOND
-    position = _insert(connection, _rows(key, start, timestamp, batch), len(batch))
+    key, tip, first_version, origin = row
+    start = tip - count + 1
+    now = EPOCH + timestamp * MICROSECOND
+    rows = _rows(key, start, timestamp, batch)
+    try:
+        if count > 1:
+            cursor.executemany(_schema.INSERT_EVENT, rows[:-1])
+        cursor.execute(_schema.INSERT_EVENT, rows[-1])
+    except sqlite3.IntegrityError as error:
+        raise IdsStandError from error
+    # Only this transaction inserts: the positions follow one another.
+    position = (cursor.lastrowid or 0) - count + 1
     written = [
         Event(
             new.id,
@@ -79,12 +78,30 @@ def append(
     return Appended(written, StreamInfo(stream_id, tip, first_version, origin))
 
 
+def _move(
+    cursor: sqlite3.Cursor, stream_id: TypeID, count: int, expect: Expect | int
+) -> tuple[int, int, int, int] | None:
+    """Move the stream's tip; its key and facts, or None when the expectation doesn't hold."""
+    type, uuid = stream_id.type, stream_id.uuid.bytes
+    if expect is Expect.ANY:
+        moved = cursor.execute(_schema.MOVE_ANY, (type, uuid, count))
+    elif expect is Expect.NO_STREAM:
+        moved = cursor.execute(_schema.MOVE_NEW, (type, uuid, count))
+    elif expect is Expect.STREAM_EXISTS:
+        moved = cursor.execute(_schema.MOVE_EXISTING, (count, type, uuid))
+    elif expect <= MAX_VERSION:
+        moved = cursor.execute(_schema.MOVE_EXACT, (count, type, uuid, expect))
+    else:
+        return None
+    rows = moved.fetchall()
+    return rows[0] if rows else None
+
+
 def _rows(
     key: int, start: int, timestamp: int, batch: Sequence[NewEvent]
-) -> Iterable[tuple[Any, ...]]:
-    for version, new in enumerate(batch, start):
-        metadata = _encode_json(new.metadata).decode() if new.metadata else "{}"
-        yield (
+) -> list[tuple[object, ...]]:
+    return [
+        (
             key,
             version,
             new.id.bytes,
@@ -92,19 +109,10 @@ def _rows(
             timestamp,
             new.data,
             new.data_content_type,
-            metadata,
+            _encode_json(new.metadata).decode() if new.metadata else "{}",
         )
-
-
-def _insert(connection: sqlite3.Connection, rows: Iterable[tuple[Any, ...]], count: int) -> int:
-    """Insert the rows; their positions follow one another from the one that is returned."""
-    cursor = _cursor(connection)
-    try:
-        cursor.executemany(_schema.INSERT_EVENT, rows)
-    except sqlite3.IntegrityError as error:
-        raise IdsStandError from error
-    (last,) = cursor.execute(_schema.LAST_POSITION).fetchone()
-    return int(last) - count + 1
+        for version, new in enumerate(batch, start)
+    ]
 
 
 def happened(

@@ -4,7 +4,6 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 
 from estoria.core import (
     Appended,
@@ -93,7 +92,9 @@ class SQLiteTransaction:
     ) -> Appended | None:
         self._connection.execute("SAVEPOINT estoria_append")
         try:
-            return _streams.append(self._connection, stream_id, batch, expect, datetime.now(UTC))
+            return _streams.append(
+                self._connection, stream_id, batch, expect, _streams.microseconds_now()
+            )
         except BaseException as error:
             self._connection.execute("ROLLBACK TO estoria_append")
             if isinstance(error, _streams.IdsStandError):

@@ -9,8 +9,9 @@ import asyncio
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
 from estoria.sqlite._errors import named_error
@@ -24,11 +25,15 @@ _log = logging.getLogger(__name__)
 MAX_GROUP = 256
 """How many writes go into one transaction at most."""
 
+MAX_CHANGES = 10_000
+"""After how many changed rows a transaction takes in no further write."""
+
 
 class _Job(NamedTuple):
     operation: Operation[Any]
     future: "asyncio.Future[Any]"
     writes: bool
+    queued: float
 
 
 class _Outcome(NamedTuple):
@@ -49,6 +54,9 @@ class Worker:
         self._open_connection = open_connection
         self._where = where
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._held: list[_Job | None] = []
+        self._gave_up = 0.0
+        self._reason = sqlite3.OperationalError()
         self._threads = [
             threading.Thread(target=self._work, name=f"estoria-sqlite-{number}", daemon=True)
             for number in range(threads)
@@ -62,7 +70,7 @@ class Worker:
         Cancelled before it starts it never runs; once started it runs to its end.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.put(_Job(operation, future, writes))
+        self._jobs.put(_Job(operation, future, writes, monotonic()))
         return await future
 
     async def stop(self) -> None:
@@ -74,37 +82,33 @@ class Worker:
 
     def _work(self) -> None:
         connection: sqlite3.Connection | None = None
-        for group in self._groups():
+        while (job := self._take()) is not None:
             if connection is None:
                 try:
                     connection = self._open_connection()
                 except Exception as error:  # noqa: BLE001 - it is the caller's to see
-                    _deliver([self._failed(job, error) for job in group])
+                    _deliver([self._failed(job, error)])
                     continue
-            if group[0].writes:
-                _deliver(self._write(connection, group))
+            if job.writes:
+                _deliver(self._write(connection, job))
             else:
-                _deliver([self._read(connection, job) for job in group])
+                _deliver([self._read(connection, job)])
         if connection is not None:
             connection.close()
 
-    def _groups(self) -> Iterator[list[_Job]]:
-        """What waits in the queue: single reads, and as many writes at a time as there are."""
-        job = self._jobs.get()
-        while job is not None:
-            group = [job]
-            following: list[_Job | None] = []
-            while job.writes and not following and len(group) < MAX_GROUP:
-                try:
-                    waiting = self._jobs.get_nowait()
-                except Empty:
-                    break
-                if waiting is not None and waiting.writes:
-                    group.append(waiting)
-                else:
-                    following.append(waiting)
-            yield group
-            job = following[0] if following else self._jobs.get()
+    def _take(self) -> _Job | None:
+        return self._held.pop() if self._held else self._jobs.get()
+
+    def _take_write(self) -> _Job | None:
+        """The next job if it is there already and writes."""
+        try:
+            job = self._jobs.get_nowait()
+        except Empty:
+            return None
+        if job is not None and job.writes:
+            return job
+        self._held.append(job)
+        return None
 
     def _read(self, connection: sqlite3.Connection, job: _Job) -> _Outcome:
         if job.future.cancelled():
@@ -119,25 +123,55 @@ class Worker:
                 connection.execute("ROLLBACK")
         return _Outcome(job.future, result, None)
 
-    def _write(self, connection: sqlite3.Connection, group: list[_Job]) -> list[_Outcome]:
-        live = [job for job in group if not job.future.cancelled()]
-        if not live:
-            return []
+    def _write(self, connection: sqlite3.Connection, first: _Job) -> list[_Outcome]:
+        """Write the job, and those that come meanwhile, in one transaction if all goes well."""
+        if first.queued < self._gave_up:
+            return [self._failed(first, self._reason)]
+        started = monotonic()
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
-            return [self._failed(job, error) for job in live]
+            # What was waiting by then has waited as long, and isn't tried any further.
+            self._gave_up, self._reason = started, error
+            return [self._failed(first, error)]
+        group: list[_Job] = []
         try:
-            outcomes = [self._step(connection, job) for job in live]
+            return self._transact(connection, first, group)
+        except Exception as error:  # noqa: BLE001 - it is the caller's to see
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if len(group) == 1:
+                return [self._failed(first, error)]
+        # One of them failed after it had changed something: each by itself, then.
+        return [outcome for job in group for outcome in self._write_alone(connection, job)]
+
+    def _transact(
+        self, connection: sqlite3.Connection, first: _Job, group: list[_Job]
+    ) -> list[_Outcome]:
+        outcomes = []
+        full = connection.total_changes + MAX_CHANGES
+        job: _Job | None = first
+        while job is not None:
+            group.append(job)
+            if not job.future.cancelled():
+                outcomes.append(self._step(connection, job))
+            room = len(group) < MAX_GROUP and connection.total_changes < full
+            job = self._take_write() if room else None
+        connection.execute("COMMIT")
+        return outcomes
+
+    def _write_alone(self, connection: sqlite3.Connection, job: _Job) -> list[_Outcome]:
+        if job.future.cancelled():
+            return []
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            outcome = self._step(connection, job)
             connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - it is the caller's to see
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            if len(live) == 1:
-                return [self._failed(live[0], error)]
-            # One of them failed after it had changed something: each by itself, then.
-            return [outcome for job in live for outcome in self._write(connection, [job])]
-        return outcomes
+            return [self._failed(job, error)]
+        return [outcome]
 
     def _step(self, connection: sqlite3.Connection, job: _Job) -> _Outcome:
         """One write of a group; raises when it failed and the transaction isn't clean."""

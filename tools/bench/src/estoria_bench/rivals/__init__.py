@@ -1,0 +1,1 @@
+"""The same work with other libraries."""
