@@ -90,11 +90,10 @@ class SQLiteTransaction:
     def _append(
         self, stream_id: TypeID, batch: list[NewEvent], expect: Expect | int
     ) -> Appended | None:
+        now = _streams.microseconds_now()
         self._connection.execute("SAVEPOINT estoria_append")
         try:
-            return _streams.append(
-                self._connection, stream_id, batch, expect, _streams.microseconds_now()
-            )
+            return _streams.append(self._connection, stream_id, batch, expect, now)
         except BaseException as error:
             self._connection.execute("ROLLBACK TO estoria_append")
             if isinstance(error, _streams.IdsStandError):

@@ -56,7 +56,7 @@ class Worker:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._held: list[_Job | None] = []
         self._gave_up = 0.0
-        self._reason = sqlite3.OperationalError()
+        self._reason: sqlite3.Error = sqlite3.OperationalError()
         self._threads = [
             threading.Thread(target=self._work, name=f"estoria-sqlite-{number}", daemon=True)
             for number in range(threads)

@@ -69,12 +69,10 @@ def appends(batch: int, times: int) -> "Workload":
             yield {"ours": ours, "floor": raw}
 
     bar = 0.5 if batch == 1 else 0.7
-    what = (
-        f"append {'1 event' if batch == 1 else f'{batch} events in a batch'}, one writer, durable"
-    )
+    what = "1 event" if batch == 1 else f"{batch} events in a batch"
     return Workload(
         f"sqlite.append_{batch}",
-        what,
+        f"append {what}, one writer, durable",
         [Bar("floor", bar)],
         sides,
         9,
