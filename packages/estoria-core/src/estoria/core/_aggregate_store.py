@@ -33,7 +33,7 @@ Command = Callable[[Aggregate[S]], Awaitable[object] | object]
 """Decides on an aggregate's state and appends events to it; plain or async."""
 
 _FIRST_PAUSE = 0.004
-"""Seconds; the longest pause after a first conflict, doubled with each further one."""
+"""Seconds; half the longest pause after a first conflict, doubled with each up to the fifth."""
 
 
 @runtime_checkable
@@ -114,7 +114,7 @@ class AggregateStore(Protocol[S]):
             except StreamVersionMismatchError:
                 if attempt == attempts:
                     raise
-                await asyncio.sleep(random.uniform(0, _FIRST_PAUSE * 2 ** min(attempt, 8)))
+                await asyncio.sleep(random.uniform(0, _FIRST_PAUSE * 2 ** min(attempt, 5)))
                 attempt += 1
             else:
                 return aggregate

@@ -109,7 +109,7 @@ class AggregatesAcceptance(Acceptance):
 
         async def deposit(amount: int) -> Aggregate[Balance]:
             return await aggregates.execute(
-                wallet_id, lambda wallet: wallet.append(Deposited(amount)), attempts=200
+                wallet_id, lambda wallet: wallet.append(Deposited(amount)), attempts=40
             )
 
         saved = await asyncio.gather(*(deposit(amount) for amount in range(1, 21)))

@@ -32,8 +32,8 @@ from estoria.core.testing._samples import as_given, new_events
 T = TypeVar("T")
 
 STREAMS = 3
-EXAMPLES = int(os.environ.get("ESTORIA_RANDOM_SCRIPTS", "30"))
-STEPS = int(os.environ.get("ESTORIA_RANDOM_SCRIPT_STEPS", "30"))
+EXAMPLES = int(os.environ.get("ESTORIA_RANDOM_SCRIPTS", "100"))
+STEPS = int(os.environ.get("ESTORIA_RANDOM_SCRIPT_STEPS", "40"))
 
 Outcome = list[tuple[int, UUID]] | type[Exception]
 
@@ -88,8 +88,8 @@ class RandomScriptsAcceptance(Acceptance):
 
     Appends with every expectation, stale ones and repeated ids, reads with every bound,
     global reads, truncations and deletions, as far as the store has these abilities. Asks
-    for the fixture `store`. ``ESTORIA_RANDOM_SCRIPTS`` scripts (30) of
-    ``ESTORIA_RANDOM_SCRIPT_STEPS`` steps (30): set them for a longer run.
+    for the fixture `store`. ``ESTORIA_RANDOM_SCRIPTS`` scripts (100) of
+    ``ESTORIA_RANDOM_SCRIPT_STEPS`` steps (40): set them for a longer run.
     """
 
     scripts: ClassVar[int] = EXAMPLES
@@ -229,7 +229,17 @@ class Script(RuleBasedStateMachine):
     @precondition(lambda self: isinstance(self.store, GlobalReader))
     @rule(skip=st.integers(0, 5), count=st.one_of(st.none(), st.integers(1, 9)))
     def read_globally(self, skip: int, count: int | None) -> None:
-        assert isinstance(self.store, GlobalReader)
+        self._compare_globally(skip, count)
+
+    def teardown(self) -> None:
+        """Whatever the script was, all of it is read once more."""
+        for stream in range(STREAMS):
+            self.look(stream)
+        self._compare_globally(1, 1)
+
+    def _compare_globally(self, skip: int, count: int | None) -> None:
+        if not isinstance(self.store, GlobalReader):
+            return
         alive = {
             (stream_id, version)
             for stream_id, model in zip(self.ids, self.models, strict=True)
