@@ -128,6 +128,10 @@ class WritesRepeatsAgain(MemoryEventStore):
         return await super().append_stream(stream_id, events, expect=expect)
 
 
+def in_milliseconds(moment):
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
 class ReturnsWhatItDidNotStore(MemoryEventStore):
     """Keeps milliseconds, and returns microseconds."""
 
@@ -136,7 +140,7 @@ class ReturnsWhatItDidNotStore(MemoryEventStore):
     async def append_stream(self, stream_id, events, *, expect=Expect.ANY):
         appended = await super().append_stream(stream_id, events, expect=expect)
         cut = [
-            replace(e, timestamp=e.timestamp.replace(microsecond=e.timestamp.microsecond // 1000 * 1000))
+            replace(e, timestamp=in_milliseconds(e.timestamp))
             for e in (self._log[-len(appended) :] if appended else [])
         ]
         if appended and self._log[-1].id == appended[-1].id:
@@ -318,7 +322,6 @@ BROKEN = [
     for store in list(globals().values())
     if isinstance(store, type) and issubclass(store, MemoryEventStore) and hasattr(store, "meant")
 ]
-
 
 
 class Clauses(

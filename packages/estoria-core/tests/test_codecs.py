@@ -302,4 +302,3 @@ def test_timestamps_in_payloads_keep_their_zone():
 @dataclass
 class At:
     moment: datetime
-

@@ -193,9 +193,7 @@ class TestSnapshots:
             def encode(self, state):
                 raise ZeroDivisionError
 
-        store = SnapshottingStore(
-            inner, MemorySnapshotStore(), EveryNEvents(1), BadCodec(Balance)
-        )
+        store = SnapshottingStore(inner, MemorySnapshotStore(), EveryNEvents(1), BadCodec(Balance))
 
         assert (await saved(store, 1)).version == 1
 
@@ -279,9 +277,7 @@ class TestCaches:
         assert await cache.get(wallet.id) == CachedAggregate(2, Balance(6, 2))
 
     @pytest.mark.parametrize("trust", [False, True])
-    async def test_a_conflict_evicts_and_the_retry_sees_fresh_state(
-        self, inner, cache, trust
-    ):
+    async def test_a_conflict_evicts_and_the_retry_sees_fresh_state(self, inner, cache, trust):
         store = CachedStore(inner, cache, trust_cache=trust)
         wallet = await saved(store, 1)
         other = await inner.load(wallet.id)
@@ -421,9 +417,7 @@ class TestCaches:
             def apply_to(self, cart):
                 return Cart([*cart.items, self.item])
 
-        inner = EventSourcedStore(
-            MemoryEventStore(), "cart", lambda: Cart([]), events=[Added]
-        )
+        inner = EventSourcedStore(MemoryEventStore(), "cart", lambda: Cart([]), events=[Added])
         carts = CachedStore(inner, cache)
         cart = await carts.execute(TypeID.new("cart"), lambda c: c.append(Added("a")))
         cart.state.items.append("poison")

@@ -173,5 +173,3 @@ def test_a_missing_fixture_is_named(tmp_path):
     done = run(tmp_path, text.replace("StreamTruncatorAcceptance", "EventStoreAcceptance"))
 
     assert "TestIt has no fixture called store" in done.stdout
-
-

@@ -107,24 +107,33 @@ class SQLiteTransaction:
         """With a transaction open, texts as `str`, and errors under the library's names."""
         if not self._connection.in_transaction:
             raise TransactionRequiredError('execute "BEGIN IMMEDIATE" on it first')
-        text_factory, self._connection.text_factory = self._connection.text_factory, str
         try:
-            _schema.check(self._connection, _schema.EVENTS, self._where)
-            yield
+            with _texts_as_str(self._connection):
+                _schema.check(self._connection, _schema.EVENTS, self._where)
+                yield
         except sqlite3.Error as error:
             named = named_error(error, self._where)
             if isinstance(named, StoreBusyError):
                 raise TransactionAbortedError("another writer came first") from error
             raise named from error
-        finally:
-            self._connection.text_factory = text_factory
 
     def _check_file(self, database: SQLiteDatabase) -> None:
         if database.path == MEMORY:
             raise ValueError("nobody else can connect to a store in memory")
         cursor = self._connection.cursor()
         cursor.row_factory = None
-        files = {str(name): file for _, name, file in cursor.execute("PRAGMA database_list")}
+        with _texts_as_str(self._connection):
+            files = {name: file for _, name, file in cursor.execute("PRAGMA database_list")}
         main = files.get("main")
         if not main or not os.path.samefile(main, database.path):
             raise ValueError(f"the connection is to {main or 'memory'}, not to {database.path}")
+
+
+@contextmanager
+def _texts_as_str(connection: sqlite3.Connection) -> Iterator[None]:
+    """Read texts as `str`, and leave the connection as its owner likes it."""
+    text_factory, connection.text_factory = connection.text_factory, str
+    try:
+        yield
+    finally:
+        connection.text_factory = text_factory
