@@ -168,9 +168,9 @@ async def crossings(store):
     for worker in (store._database._writer, store._database._reader):
         run = worker.run
 
-        async def counting(operation, *, run=run, writes):
+        def counting(operation, *, run=run, writes):
             counted.append(writes)
-            return await run(operation, writes=writes)
+            return run(operation, writes=writes)
 
         worker.run = counting
     return counted

@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from time import monotonic, sleep
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -106,19 +106,19 @@ class SQLiteDatabase:
         except (KeyError, ValueError) as error:
             raise ValueError(_URL_FORM) from error
 
-    async def read(self, operation: Operation[T]) -> T:
+    def read(self, operation: Operation[T]) -> Awaitable[T]:
         """Run an operation in a read transaction: all that it sees is of one moment."""
         self._check()
-        return await self._reader.run(operation, writes=False)
+        return self._reader.run(operation, writes=False)
 
-    async def write(self, operation: Operation[T]) -> T:
+    def write(self, operation: Operation[T]) -> Awaitable[T]:
         """Run an operation in a write transaction, which it may share with others.
 
         It must raise before it changes anything, or not at all; else it is rolled back and
         run again by itself.
         """
         self._check()
-        return await self._writer.run(operation, writes=True)
+        return self._writer.run(operation, writes=True)
 
     def _check(self) -> None:
         self._owner.check()

@@ -99,24 +99,23 @@ class SQLiteEventStore:
         now = _streams.microseconds_now()
 
         def append(connection: sqlite3.Connection) -> Appended:
-            self._check_schema(connection)
+            if not self._checked:
+                self._check_schema(connection)
             appended = _streams.append(connection, stream_id, batch, expected, now)
-            return appended or refuse(connection)
-
-        def refuse(connection: sqlite3.Connection) -> Appended:
-            first, version = _streams.happened(connection, stream_id, batch, expected)
-            if first is None:
+            if appended is None:
+                appended, version = _streams.happened(connection, stream_id, batch, expected)
+            if appended is None:
                 raise StreamVersionMismatchError(stream_id, expected, version)
-            return first
-
-        def find_first(connection: sqlite3.Connection) -> Appended | None:
-            return _streams.happened(connection, stream_id, batch, expected)[0]
+            return appended
 
         for _ in range(_ATTEMPTS):
             try:
                 return await self._database.write(append)
             except _streams.IdsStandError:
-                if (first := await self._database.read(find_first)) is not None:
+                first, _ = await self._database.read(
+                    lambda c: _streams.happened(c, stream_id, batch, expected)
+                )
+                if first is not None:
                     return first
         raise StoreUnavailableError(self._database.where, "its indexes don't fit its events")
 

@@ -209,5 +209,6 @@ def _stream_id(connection: sqlite3.Connection, key: int) -> TypeID:
 def _cursor(connection: sqlite3.Connection) -> sqlite3.Cursor:
     """A cursor that gives plain tuples, whatever the connection's owner prefers."""
     cursor = connection.cursor()
-    cursor.row_factory = None
+    if cursor.row_factory is not None:
+        cursor.row_factory = None
     return cursor

@@ -12,7 +12,9 @@ import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from estoria.sqlite._errors import named_error
 
@@ -29,14 +31,14 @@ MAX_CHANGES = 10_000
 """After how many changed rows a transaction takes in no further write."""
 
 
-class _Job(NamedTuple):
+class _Job(msgspec.Struct, frozen=True):
     operation: Operation[Any]
     future: "asyncio.Future[Any]"
     writes: bool
     queued: float
 
 
-class _Outcome(NamedTuple):
+class _Outcome(msgspec.Struct, frozen=True):
     future: "asyncio.Future[Any]"
     result: Any
     error: Exception | None
@@ -64,14 +66,14 @@ class Worker:
         for thread in self._threads:
             thread.start()
 
-    async def run(self, operation: Operation[T], *, writes: bool) -> T:
+    def run(self, operation: Operation[T], *, writes: bool) -> "asyncio.Future[T]":
         """Run the operation in a thread and in a transaction, which writers may share.
 
         Cancelled before it starts it never runs; once started it runs to its end.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._jobs.put(_Job(operation, future, writes, monotonic()))
-        return await future
+        return future
 
     async def stop(self) -> None:
         """Let the threads finish what is queued, close their connections and end."""
@@ -202,10 +204,10 @@ def _deliver(outcomes: list[_Outcome]) -> None:
 
 
 def _settle(outcomes: list[_Outcome]) -> None:
-    for future, result, error in outcomes:
-        if future.done():
+    for outcome in outcomes:
+        if outcome.future.done():
             continue
-        if error is None:
-            future.set_result(result)
+        if outcome.error is None:
+            outcome.future.set_result(outcome.result)
         else:
-            future.set_exception(error)
+            outcome.future.set_exception(outcome.error)
