@@ -382,6 +382,22 @@ class TestCaches:
 
         assert {r.operation for r in caplog.records} == {"get", "put", "evict"}
 
+    async def test_a_cache_that_isn_t_even_async_costs_no_error(self, inner):
+        class Plain:
+            def get(self, aggregate_id):
+                raise ConnectionError
+
+            evict = get
+
+            def put(self, aggregate_id, entry):
+                return None
+
+        store = CachedStore(inner, Plain())
+
+        wallet = await saved(store, 1, 2)
+        assert (await store.load(wallet.id)).state == Balance(3, 2)
+        await store.delete(wallet.id)
+
     async def test_a_slow_cache_is_given_up_after_the_timeout(self, inner, cache):
         store = CachedStore(inner, cache, timeout=0.01)
         cache.hangs = True

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec, TypeVar
 from uuid import UUID
 
 from estoria.core._aggregate import Aggregate
@@ -20,6 +20,7 @@ from estoria.core._ids import TypeID
 
 S = TypeVar("S")
 T = TypeVar("T")
+P = ParamSpec("P")
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class CachedStore(AggregateStore[S]):
         if to_version is not None:
             return await self._inner.load(id, to_version=to_version)
         aggregate = self._inner.new(id)
-        entry = await self._ask(self._cache.get(aggregate.id), "get", aggregate.id)
+        entry = await self._ask("get", aggregate.id, self._cache.get, aggregate.id)
         if entry is not None:
             aggregate.restore(entry.version, entry.state)
             if self._trust_cache and aggregate.id not in self._distrusted:
@@ -109,19 +110,26 @@ class CachedStore(AggregateStore[S]):
 
     async def _put(self, aggregate: Aggregate[S]) -> None:
         entry = CachedAggregate(aggregate.version, aggregate.state)
-        await self._ask(self._cache.put(aggregate.id, entry), "put", aggregate.id)
+        await self._ask("put", aggregate.id, self._cache.put, aggregate.id, entry)
 
     async def _evict(self, aggregate_id: TypeID) -> None:
         """Evict the entry, and distrust it until it is known to be gone or up to date."""
         if len(self._distrusted) >= _MAX_DISTRUSTED:
             self._distrusted.clear()
         self._distrusted.add(aggregate_id)
-        await self._ask(self._cache.evict(aggregate_id), "evict", aggregate_id)
+        await self._ask("evict", aggregate_id, self._cache.evict, aggregate_id)
 
-    async def _ask(self, call: Awaitable[T], what: str, aggregate_id: TypeID) -> T | None:
+    async def _ask(
+        self,
+        what: str,
+        aggregate_id: TypeID,
+        call: Callable[P, Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T | None:
         try:
             async with asyncio.timeout(self._timeout):
-                return await call
+                return await call(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - whatever a cache raises, the store is there
             _log.warning(
                 "aggregate cache failed to %s %s: %s",
