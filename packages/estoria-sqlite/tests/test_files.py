@@ -83,6 +83,20 @@ async def test_urls_name_files(tmp_path, monkeypatch, form):
     assert (tmp_path / name).exists()
 
 
+async def test_a_relative_path_is_one_file_wherever_the_process_goes(tmp_path, monkeypatch):
+    """Readers open their connections when they are needed first."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    async with connect("SQLITE:///events.db") as store:
+        await store.setup()
+        stream_id = await written(store, events=2)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+
+        assert await versions(store, stream_id) == [1, 2]
+
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:"])
 async def test_urls_name_memory(tmp_path, monkeypatch, url):
     monkeypatch.chdir(tmp_path)
@@ -100,6 +114,8 @@ async def test_urls_name_memory(tmp_path, monkeypatch, url):
         "sqlite:x.db",
         "sqlite:///x.db?busy_timeout=soon",
         "sqlite:///x.db?busy_timeout=-1",
+        "sqlite:///x.db?busy_timeout=inf",
+        "sqlite:///x.db?busy_timeout=nan",
         "sqlite:///x.db?durable=yes",
         "sqlite:///x.db?readers=0",
         "sqlite:///x.db?mode=ro",

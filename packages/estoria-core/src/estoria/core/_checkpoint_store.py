@@ -68,6 +68,12 @@ class CheckpointStore(Protocol):
         ...
 
 
+def check_projection_id(projection_id: ProjectionID) -> None:
+    """Raise `TypeError` for anything but a `ProjectionID`."""
+    if not isinstance(projection_id, ProjectionID):
+        raise TypeError(f"projection_id is a {type(projection_id).__name__}, not a ProjectionID")
+
+
 def check_position(position: int) -> int:
     """A position from 0 on that backends can hold; else `ValueError`."""
     if check_bound("position", position) != position:

@@ -5,13 +5,16 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from estoria.core._checks import check_stream_id
 from estoria.core._ids import TypeID
+from estoria.core._text import text_fault
 
 
 class Snapshot(msgspec.Struct, frozen=True):
     """The state of an aggregate at one version, as bytes.
 
-    Raises `ValueError` for a naive `timestamp` and for a version below 1.
+    Raises `ValueError` for a naive `timestamp`, for a version below 1, for data that isn't
+    `bytes` and for a content type that holds a NUL or a lone surrogate.
     """
 
     aggregate_id: TypeID
@@ -23,8 +26,14 @@ class Snapshot(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.timestamp.utcoffset() is None:
             raise ValueError("timestamp is naive: give it a time zone")
-        if self.aggregate_version < 1:
-            raise ValueError(f"aggregate_version is {self.aggregate_version}, not 1 or more")
+        version = self.aggregate_version
+        if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+            raise ValueError(f"aggregate_version is {version!r}, not a number from 1 on")
+        check_stream_id(self.aggregate_id)
+        if type(self.data) is not bytes:
+            raise ValueError(f"data is a {type(self.data).__name__}, not bytes")
+        if (fault := text_fault(self.data_content_type)) is not None:
+            raise ValueError(f"data_content_type {fault}")
 
 
 @runtime_checkable

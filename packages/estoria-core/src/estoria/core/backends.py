@@ -4,7 +4,7 @@ Checks that make bad input fail alike everywhere, the iterators that page a read
 rule that tells a repeated append from a refused one.
 """
 
-from estoria.core._checkpoint_store import check_position
+from estoria.core._checkpoint_store import check_position, check_projection_id
 from estoria.core._checks import (
     MAX_VERSION,
     check_bound,
@@ -48,6 +48,7 @@ __all__ = [
     "check_keep_newest",
     "check_name",
     "check_position",
+    "check_projection_id",
     "check_stream_id",
     "check_truncation",
     "repeated_batch",

@@ -3,7 +3,7 @@
 import sqlite3
 
 from estoria.core import Checkpoint, ProjectionID
-from estoria.core.backends import check_position
+from estoria.core.backends import check_position, check_projection_id
 from estoria.sqlite import _schema
 from estoria.sqlite._database import SQLiteDatabase
 from estoria.sqlite._streams import EPOCH, MICROSECOND, microseconds_now
@@ -25,6 +25,7 @@ class SQLiteCheckpointStore:
 
     async def load(self, projection_id: ProjectionID) -> Checkpoint | None:
         """See `CheckpointStore.load`."""
+        check_projection_id(projection_id)
 
         def load(connection: sqlite3.Connection) -> Checkpoint | None:
             self._check_schema(connection)
@@ -36,6 +37,7 @@ class SQLiteCheckpointStore:
 
     async def save(self, projection_id: ProjectionID, position: int) -> None:
         """See `CheckpointStore.save`."""
+        check_projection_id(projection_id)
         now = microseconds_now()
         row = (projection_id.name, projection_id.version, check_position(position), now)
 
@@ -47,6 +49,7 @@ class SQLiteCheckpointStore:
 
     async def delete(self, projection_id: ProjectionID) -> None:
         """See `CheckpointStore.delete`."""
+        check_projection_id(projection_id)
 
         def delete(connection: sqlite3.Connection) -> None:
             self._check_schema(connection)

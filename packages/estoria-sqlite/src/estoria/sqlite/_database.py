@@ -15,6 +15,7 @@ MEMORY = ":memory:"
 
 _OLDEST_SQLITE = (3, 37, 0)
 _BUSY_TIMEOUT = 10.0
+_LONGEST_TIMEOUT = 1_000_000
 _READERS = 4
 _TRUTH = {"true": True, "false": False}
 _URL_FORM = (
@@ -34,10 +35,11 @@ class SQLiteDatabase:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, busy_timeout: float, durable: bool, readers: int
+        self, path: str, *, busy_timeout: float, durable: bool, readers: int
     ) -> None:
         """Use `open`, which also closes it."""
-        self.path = os.fspath(path)
+        # Connections are opened when they are needed, whatever the working directory is then.
+        self.path = path if path == MEMORY else os.path.abspath(path)
         self.where = "the SQLite database in memory" if self.path == MEMORY else self.path
         self._busy_timeout = busy_timeout
         self._durable = durable
@@ -72,11 +74,12 @@ class SQLiteDatabase:
             raise StoreUnavailableError(
                 os.fspath(path), f"SQLite {sqlite3.sqlite_version} is older than 3.37"
             )
-        if not busy_timeout >= 0:
-            raise ValueError(f"busy_timeout is {busy_timeout!r}, not a number of seconds from 0 on")
+        if not 0 <= busy_timeout <= _LONGEST_TIMEOUT:
+            fault = f"not a number of seconds from 0 to {_LONGEST_TIMEOUT}"
+            raise ValueError(f"busy_timeout is {busy_timeout!r}, {fault}")
         if readers < 1:
             raise ValueError(f"readers is {readers!r}, not a number from 1 on")
-        database = cls(path, busy_timeout=busy_timeout, durable=durable, readers=readers)
+        database = cls(os.fspath(path), busy_timeout=busy_timeout, durable=durable, readers=readers)
         try:
             await database.write(lambda _: None)
             yield database

@@ -71,7 +71,7 @@ class SQLiteEventStore:
         the options of `SQLiteDatabase.open` as a query. Raises what that raises.
         """
         path = os.fspath(url)
-        if path.startswith("sqlite:"):
+        if path[:7].lower() == "sqlite:":
             opened = SQLiteDatabase.open_url(path)
         else:
             opened = SQLiteDatabase.open(path)

@@ -98,6 +98,14 @@ class CheckpointStoreAcceptance(Acceptance):
 
         assert await self._position(store, projection_id) == 4
 
+    async def test_what_is_no_projection_id_is_refused(self, store: CheckpointStore) -> None:
+        """A name alone could be anybody's."""
+        for call in (store.load, store.delete):
+            with pytest.raises(TypeError, match="ProjectionID"):
+                await call("orders_v1")  # type: ignore[arg-type]  # on purpose
+        with pytest.raises(TypeError, match="ProjectionID"):
+            await store.save("orders_v1", 1)  # type: ignore[arg-type]  # on purpose
+
     async def test_many_saves_at_once_all_succeed(self, store: CheckpointStore) -> None:
         """One of them is the last."""
         projection_id = fresh()

@@ -175,7 +175,13 @@ class SnapshotStoreAcceptance(Acceptance):
             Snapshot(TypeID.new("account"), 1, MOMENT.replace(tzinfo=None), b"", "text/x")
 
     async def test_nonsense_is_refused(self, store: SnapshotStore) -> None:
-        """A negative bound, and what is no id."""
+        """A negative bound, what is no id, and what can't be kept as it is."""
+        for bad in ({"data": "text"}, {"content_type": "nul\0"}, {"content_type": "\ud800"}):
+            with pytest.raises(ValueError, match="data"):
+                snapshot(TypeID.new("account"), 1, **bad)  # type: ignore[arg-type]  # on purpose
+        for version in (0, -1, True, "1"):
+            with pytest.raises(ValueError, match="version"):
+                snapshot(TypeID.new("account"), version)  # type: ignore[arg-type]  # on purpose
         with pytest.raises(ValueError, match="max_version"):
             await store.read_snapshot(TypeID.new("account"), max_version=-1)
         with pytest.raises(TypeError, match="TypeID"):
