@@ -34,9 +34,7 @@ class SQLiteDatabase:
     between processes for SQLite's lock; readers wait for nobody, and nobody for them.
     """
 
-    def __init__(
-        self, path: str, *, busy_timeout: float, durable: bool, readers: int
-    ) -> None:
+    def __init__(self, path: str, *, busy_timeout: float, durable: bool, readers: int) -> None:
         """Use `open`, which also closes it."""
         # Connections are opened when they are needed, whatever the working directory is then.
         self.path = path if path == MEMORY else os.path.abspath(path)
