@@ -105,16 +105,16 @@ WHERE type = :type AND uuid = :uuid"""
 _MOVED = "RETURNING key, version, first_version, origin"
 _NEW = """
 INSERT INTO estoria_streams (type, uuid, alive, version, first_version, origin)
-VALUES (?1, ?2, 1, ?3, 1, 0)
+VALUES (:type, :uuid, 1, :count, 1, 0)
 ON CONFLICT (type, uuid) DO UPDATE SET"""
 MOVE_ANY = f"""{_NEW}
-    version = version + ?3,
+    version = version + :count,
     first_version = CASE WHEN alive THEN first_version ELSE version + 1 END,
     origin = CASE WHEN alive THEN origin ELSE version END,
     alive = 1
 {_MOVED}"""
 MOVE_NEW = f"""{_NEW}
-    version = version + ?3, first_version = version + 1, origin = version, alive = 1
+    version = version + :count, first_version = version + 1, origin = version, alive = 1
     WHERE NOT alive
 {_MOVED}"""
 MOVE_EXISTING = f"""

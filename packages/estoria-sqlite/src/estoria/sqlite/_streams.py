@@ -83,10 +83,9 @@ def _move(
 ) -> tuple[int, int, int, int] | None:
     """Move the stream's tip; its key and facts, or None when the expectation doesn't hold."""
     type, uuid = stream_id.type, stream_id.uuid.bytes
-    if expect is Expect.ANY:
-        moved = cursor.execute(_schema.MOVE_ANY, (type, uuid, count))
-    elif expect is Expect.NO_STREAM:
-        moved = cursor.execute(_schema.MOVE_NEW, (type, uuid, count))
+    if expect is Expect.ANY or expect is Expect.NO_STREAM:
+        statement = _schema.MOVE_ANY if expect is Expect.ANY else _schema.MOVE_NEW
+        moved = cursor.execute(statement, {"type": type, "uuid": uuid, "count": count})
     elif expect is Expect.STREAM_EXISTS:
         moved = cursor.execute(_schema.MOVE_EXISTING, (count, type, uuid))
     elif expect <= MAX_VERSION:
