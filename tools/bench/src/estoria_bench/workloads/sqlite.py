@@ -82,7 +82,7 @@ def appends(batch: int, times: int) -> "Workload":
 @asynccontextmanager
 async def many_streams() -> AsyncIterator[Mapping[str, Side]]:
     """Sixteen tasks, each on streams of its own."""
-    tasks, each = 16, 40
+    tasks, each = 16, 200
     async with files() as (store, floor, _):
 
         async def write_ours() -> None:
@@ -165,7 +165,7 @@ async def read_all() -> AsyncIterator[Mapping[str, Side]]:
 
 
 WORKLOADS = [
-    appends(1, 200),
+    appends(1, 400),
     appends(100, 30),
     Workload(
         "sqlite.append_16_streams",
