@@ -6,7 +6,7 @@ from psycopg.types.numeric import Int8
 
 from estoria.core import Checkpoint, ProjectionID
 from estoria.core.backends import check_position
-from estoria.postgres import _schema
+from estoria.postgres import _schema, _statements
 from estoria.postgres._connections import Connection, Connections, Pool, fetch
 from estoria.postgres._streams import EPOCH, MICROSECOND, microseconds_now
 
@@ -19,7 +19,7 @@ class PostgresCheckpointStore:
     ) -> None:
         """Takes an open pool, and never closes it; the options of `PostgresEventStore`."""
         self._connections = Connections(pool, _schema.CHECKPOINTS, schema=schema, prepare=prepare)
-        self._statements = _schema.statements(schema)
+        self._statements = _statements.statements(schema)
 
     async def setup(self) -> None:
         """Create or migrate the table; safe to repeat and to run in several processes."""
@@ -48,9 +48,7 @@ class PostgresCheckpointStore:
 
     async def _run(self, statement: bytes, parameters: dict[str, object]) -> list[tuple[Any, ...]]:
         async def run(connection: Connection) -> list[tuple[Any, ...]]:
-            return await fetch(
-                connection, statement, parameters, prepare=self._connections.prepare
-            )
+            return await fetch(connection, statement, parameters, prepare=self._connections.prepare)
 
         return await self._connections.run(run)
 

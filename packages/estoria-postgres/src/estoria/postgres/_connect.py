@@ -16,6 +16,7 @@ from estoria.postgres._schema import DEFAULT_SCHEMA, EVENTS, check_schema
 
 _POOL_SIZE = 10
 _POOL_TIMEOUT = 30.0
+_SCHEMES = ("postgresql://", "postgres://")
 _TRUTH = {"true": True, "false": False}
 _URL_FORM = (
     "write a PostgreSQL URL as postgresql://user:password@host:port/database, special "
@@ -79,17 +80,15 @@ def _parse(url: str) -> _Parsed:
     ours.update((name, value) for name, value in options if name in ours)
     conninfo = f"{base}?{urlencode(rest)}" if rest else base
     try:
-        if not base.startswith(("postgresql://", "postgres://")):
-            raise ValueError
         facts = conninfo_to_dict(conninfo)
         pool_size = int(ours["pool_size"] or _POOL_SIZE)
         pool_timeout = float(ours["pool_timeout"] or _POOL_TIMEOUT)
         prepare = _TRUTH[ours["prepare"]]
-        if pool_size < 1 or not pool_timeout > 0:
-            raise ValueError
     except (psycopg.ProgrammingError, KeyError, ValueError):
         # Not from the error: it may quote a part of the password.
         raise ValueError(_URL_FORM) from None
+    if not url.startswith(_SCHEMES) or pool_size < 1 or not pool_timeout > 0:
+        raise ValueError(_URL_FORM)
     place = ":".join(str(facts[name]) for name in ("host", "port") if facts.get(name))
     where = f"PostgreSQL at {place or 'its default place'}"
     if facts.get("dbname"):

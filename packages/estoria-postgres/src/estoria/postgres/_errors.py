@@ -103,9 +103,7 @@ def is_in_recovery(connection: psycopg.AsyncConnection[object]) -> bool:
 
 
 @contextmanager
-def named_errors_inside(
-    connection: psycopg.AsyncConnection[object], where: str
-) -> Iterator[None]:
+def named_errors_inside(connection: psycopg.AsyncConnection[object], where: str) -> Iterator[None]:
     """Raise the driver's errors under the library's names, inside the caller's transaction."""
     try:
         yield

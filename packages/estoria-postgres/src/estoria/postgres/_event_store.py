@@ -25,7 +25,6 @@ from estoria.core.backends import (
     PAGE_EVENTS,
     GlobalIterator,
     GlobalPage,
-    check_bound,
     check_count,
     check_events,
     check_expectation,
@@ -34,7 +33,7 @@ from estoria.core.backends import (
     check_stream_id,
     check_truncation,
 )
-from estoria.postgres import _schema, _streams
+from estoria.postgres import _schema, _statements, _streams
 from estoria.postgres._connect import open_pool
 from estoria.postgres._connections import Connection, Connections, FailedHookError, Pool, fetch
 from estoria.postgres._errors import ReadOnlyReplicaError
@@ -81,7 +80,7 @@ class PostgresEventStore:
         """
         self.max_event_bytes = max_event_bytes
         self._connections = Connections(pool, _schema.EVENTS, schema=schema, prepare=prepare)
-        self._statements = _schema.statements(schema)
+        self._statements = _statements.statements(schema)
         self._hooks = tuple(hooks)
         self._prepare = prepare
         self._stream_ids: dict[int, TypeID] = {}
@@ -158,13 +157,15 @@ class PostgresEventStore:
     ) -> StreamIterator:
         """See `EventStore.read_stream`."""
 
-        async def fetch_page(*bounds: int) -> tuple[StreamInfo | None, Sequence[Event]]:
+        async def fetch_page(
+            first: int, last: int, limit: int
+        ) -> tuple[StreamInfo | None, Sequence[Event]]:
             async def read(connection: Connection) -> tuple[StreamInfo | None, list[Event]]:
                 return await _streams.read(
                     connection,
                     self._statements,
                     stream_id,
-                    bounds,
+                    (first, last, limit),
                     reverse=reverse,
                     prepare=self._prepare,
                 )
@@ -244,7 +245,7 @@ class PostgresEventStore:
                 if found is None:
                     raise StreamNotFoundError(stream_id)
                 seen = found
-                parameters = {**_key(stream_id), "version": Int8(found.version)}
+                parameters = {**_key(stream_id), "to_version": Int8(found.version)}
                 if await self._fetch(connection, self._statements.delete_stream, parameters):
                     return
 

@@ -36,8 +36,10 @@ async def set_up(
             for version, steps in enumerate(component.versions[found:], found + 1):
                 for step in steps:
                     await cursor.execute(composed(step, quoted))
-                values = {"component": component.name, "version": version}
-                await cursor.execute(composed(_schema.WRITE_VERSION, quoted, **values))
+                written = composed(
+                    _schema.WRITE_VERSION, quoted, component=component.name, version=version
+                )
+                await cursor.execute(written)
             await cursor.execute(b"COMMIT")
         except BaseException:
             if not connection.closed:

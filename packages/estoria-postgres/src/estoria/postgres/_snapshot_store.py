@@ -6,7 +6,7 @@ from psycopg.types.numeric import Int8
 
 from estoria.core import Snapshot, TypeID
 from estoria.core.backends import MAX_VERSION, check_bound, check_keep_newest, check_stream_id
-from estoria.postgres import _schema
+from estoria.postgres import _schema, _statements
 from estoria.postgres._connections import Connection, Connections, Pool, fetch
 from estoria.postgres._streams import EPOCH, MICROSECOND
 
@@ -29,7 +29,7 @@ class PostgresSnapshotStore:
         """
         self.keep_newest = check_keep_newest(keep_newest)
         self._connections = Connections(pool, _schema.SNAPSHOTS, schema=schema, prepare=prepare)
-        self._statements = _schema.statements(schema)
+        self._statements = _statements.statements(schema)
 
     async def setup(self) -> None:
         """Create or migrate the table; safe to repeat and to run in several processes."""
@@ -71,9 +71,7 @@ class PostgresSnapshotStore:
 
     async def _run(self, statement: bytes, parameters: dict[str, object]) -> list[tuple[Any, ...]]:
         async def run(connection: Connection) -> list[tuple[Any, ...]]:
-            return await fetch(
-                connection, statement, parameters, prepare=self._connections.prepare
-            )
+            return await fetch(connection, statement, parameters, prepare=self._connections.prepare)
 
         return await self._connections.run(run)
 

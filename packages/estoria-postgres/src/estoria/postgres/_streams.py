@@ -11,7 +11,7 @@ from psycopg.types.numeric import Int8
 from estoria.core import Appended, Event, Expect, NewEvent, StreamInfo, TypeID
 from estoria.core.backends import MAX_VERSION, repeated_batch
 from estoria.postgres._connections import Connection, fetch
-from estoria.postgres._schema import Statements
+from estoria.postgres._statements import Statements
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)

@@ -20,7 +20,7 @@ from estoria.core import (
     TypeID,
 )
 from estoria.core.backends import check_events, check_expectation
-from estoria.postgres import _schema, _streams
+from estoria.postgres import _statements, _streams
 from estoria.postgres._connections import Connection, Connections
 from estoria.postgres._errors import named_errors_inside
 
@@ -40,7 +40,7 @@ class PostgresTransaction:
         self._connection = connection
         self._connections = connections
         self._prepare = connections.prepare
-        self._statements = _schema.statements(connections.schema)
+        self._statements = _statements.statements(connections.schema)
         self._max_event_bytes = max_event_bytes
 
     async def append_stream(
