@@ -14,11 +14,12 @@ from estoria.postgres._streams import EPOCH, MICROSECOND, microseconds_now
 class PostgresCheckpointStore:
     """Keeps checkpoints in a table of a PostgreSQL database; one round trip for each call."""
 
-    def __init__(
-        self, pool: Pool, *, schema: str = _schema.DEFAULT_SCHEMA, prepare: bool = True
-    ) -> None:
-        """Takes an open pool, and never closes it; the options of `PostgresEventStore`."""
-        self._connections = Connections(pool, _schema.CHECKPOINTS, schema=schema, prepare=prepare)
+    def __init__(self, pool: Pool, *, schema: str = _schema.DEFAULT_SCHEMA) -> None:
+        """Takes an open pool, and never closes it; `schema` is that of `PostgresEventStore`.
+
+        Nothing is prepared, so any pooler will do.
+        """
+        self._connections = Connections(pool, _schema.CHECKPOINTS, schema=schema)
         self._statements = _statements.statements(schema)
 
     async def setup(self) -> None:
@@ -48,7 +49,7 @@ class PostgresCheckpointStore:
 
     async def _run(self, statement: bytes, parameters: dict[str, object]) -> list[tuple[Any, ...]]:
         async def run(connection: Connection) -> list[tuple[Any, ...]]:
-            return await fetch(connection, statement, parameters, prepare=self._connections.prepare)
+            return await fetch(connection, statement, parameters, prepare=False)
 
         return await self._connections.run(run)
 

@@ -51,9 +51,8 @@ async def fetch(
 class Connections:
     """A store's way to its pool, which it never closes."""
 
-    def __init__(self, pool: Pool, component: Component, *, schema: str, prepare: bool) -> None:
+    def __init__(self, pool: Pool, component: Component, *, schema: str) -> None:
         self.schema = check_schema(schema)
-        self.prepare = prepare
         self.where = f"schema {schema!r} through pool {pool.name!r}"
         self._pool = pool
         self._component = component

@@ -79,8 +79,8 @@ class PostgresEventStore:
         prepared statements, such as PgBouncer before 1.21 in transaction mode.
         """
         self.max_event_bytes = max_event_bytes
-        self._connections = Connections(pool, _schema.EVENTS, schema=schema, prepare=prepare)
-        self._statements = _statements.statements(schema)
+        self._connections = Connections(pool, _schema.EVENTS, schema=schema)
+        self._plans = _statements.Plans(schema)
         self._hooks = tuple(hooks)
         self._prepare = prepare
         self._stream_ids: dict[int, TypeID] = {}
@@ -134,7 +134,7 @@ class PostgresEventStore:
                     return appended
                 # A statement of its own: the first one's snapshot may be older than its refusal.
                 first, version = await _streams.happened(
-                    connection, self._statements, given, prepare=self._prepare
+                    connection, self._plans, given, prepare=self._prepare
                 )
                 if first is not None:
                     return first
@@ -163,7 +163,7 @@ class PostgresEventStore:
             async def read(connection: Connection) -> tuple[StreamInfo | None, list[Event]]:
                 return await _streams.read(
                     connection,
-                    self._statements,
+                    self._plans,
                     stream_id,
                     (first, last, limit),
                     reverse=reverse,
@@ -192,7 +192,7 @@ class PostgresEventStore:
         """See `GlobalReader.read_all`. Raises `ReadOnlyReplicaError` on a replica."""
         of_streams = check_filter("stream_types", stream_types)
         of_events = check_filter("event_types", event_types)
-        statement = self._statements.all[of_streams is not None, of_events is not None]
+        filtered = of_streams is not None, of_events is not None
         filters = {"stream_types": of_streams, "event_types": of_events}
 
         async def fetch_page(after: int, frontier: int | None, limit: int) -> GlobalPage:
@@ -210,8 +210,11 @@ class PostgresEventStore:
                     **filters,
                 }
                 # Planned anew for each page: a plan made while the table was small sorts all of it.
+                statement = self._plans.current.all[filtered]
                 rows = await fetch(connection, statement, parameters, prepare=False)
                 page, size = _streams.of_all(rows, self._known_streams())
+                if page:
+                    self._plans.seen(page[-1].global_position)
                 if len(page) < limit and size <= _streams.PAGE_BYTES:
                     return GlobalPage(page, settled, None)
                 if frontier is None and limit == PAGE_EVENTS:
@@ -246,7 +249,7 @@ class PostgresEventStore:
                     raise StreamNotFoundError(stream_id)
                 seen = found
                 parameters = {**_key(stream_id), "to_version": Int8(found.version)}
-                if await self._fetch(connection, self._statements.delete_stream, parameters):
+                if await self._fetch(connection, self._plans.current.delete_stream, parameters):
                     return
 
         await self._connections.run(delete)
@@ -266,7 +269,7 @@ class PostgresEventStore:
                     "origin": Int8(stream.origin),
                     "to_version": Int8(to_version),
                 }
-                if await self._fetch(connection, self._statements.truncate_stream, parameters):
+                if await self._fetch(connection, self._plans.current.truncate_stream, parameters):
                     return
 
         await self._connections.run(truncate)
@@ -294,7 +297,13 @@ class PostgresEventStore:
         commits, writers of the same streams wait, and global readers stop below the first
         position that was taken; nobody else notices.
         """
-        return PostgresTransaction(connection, self._connections, self.max_event_bytes)
+        return PostgresTransaction(
+            connection,
+            self._connections,
+            self._plans,
+            max_event_bytes=self.max_event_bytes,
+            prepare=self._prepare,
+        )
 
     async def _append(
         self, connection: Connection, given: _streams.Append, chunks: list[list[NewEvent]]
@@ -303,7 +312,7 @@ class PostgresEventStore:
 
         async def append() -> Appended | None:
             return await _streams.append(
-                connection, self._statements, given, chunks, prepare=self._prepare
+                connection, self._plans, given, chunks, prepare=self._prepare
             )
 
         try:
@@ -327,9 +336,9 @@ class PostgresEventStore:
     async def _list(
         self, stream_type: str | None, count: int | None, after: TypeID | None
     ) -> AsyncIterator[StreamInfo]:
-        statement = self._statements.list
+        statement = self._plans.current.list
         if stream_type is not None:
-            statement = self._statements.list_of_type
+            statement = self._plans.current.list_of_type
         left = count
         while True:
             limit = min(_PAGE_STREAMS, left or _PAGE_STREAMS)
@@ -342,7 +351,7 @@ class PostgresEventStore:
             async def read(
                 connection: Connection, parameters: dict[str, object] = parameters
             ) -> list[tuple[Any, ...]]:
-                return await self._fetch(connection, statement, parameters)
+                return await fetch(connection, statement, parameters, prepare=False)
 
             rows = await self._connections.run(read)
             for type, uuid, *facts in rows:
@@ -354,7 +363,7 @@ class PostgresEventStore:
                 return
 
     async def _frontier(self, connection: Connection) -> int:
-        rows = await self._fetch(connection, self._statements.frontier, {})
+        rows = await self._fetch(connection, self._plans.current.frontier, {})
         in_recovery, frontier = rows[0]
         if in_recovery:
             raise ReadOnlyReplicaError(self._connections.where, "reading all streams in order")
@@ -362,11 +371,11 @@ class PostgresEventStore:
 
     async def _last(self, connection: Connection, frontier: int) -> int:
         parameters = {"frontier": Int8(frontier)}
-        rows = await self._fetch(connection, self._statements.last, parameters)
+        rows = await self._fetch(connection, self._plans.current.last, parameters)
         return int(rows[0][0])
 
     async def _find(self, connection: Connection, stream_id: TypeID) -> StreamInfo | None:
-        return await _streams.find(connection, self._statements, stream_id, prepare=self._prepare)
+        return await _streams.find(connection, self._plans, stream_id, prepare=self._prepare)
 
     async def _fetch(
         self, connection: Connection, statement: bytes, parameters: dict[str, Any]

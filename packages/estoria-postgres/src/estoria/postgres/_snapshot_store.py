@@ -20,15 +20,14 @@ class PostgresSnapshotStore:
         *,
         schema: str = _schema.DEFAULT_SCHEMA,
         keep_newest: int | None = 1,
-        prepare: bool = True,
     ) -> None:
         """Takes an open pool, and never closes it.
 
         `keep_newest` snapshots of each aggregate stay, one by default, or all when it is None.
-        The other options are those of `PostgresEventStore`.
+        `schema` is that of `PostgresEventStore`. Nothing is prepared, so any pooler will do.
         """
         self.keep_newest = check_keep_newest(keep_newest)
-        self._connections = Connections(pool, _schema.SNAPSHOTS, schema=schema, prepare=prepare)
+        self._connections = Connections(pool, _schema.SNAPSHOTS, schema=schema)
         self._statements = _statements.statements(schema)
 
     async def setup(self) -> None:
@@ -71,7 +70,8 @@ class PostgresSnapshotStore:
 
     async def _run(self, statement: bytes, parameters: dict[str, object]) -> list[tuple[Any, ...]]:
         async def run(connection: Connection) -> list[tuple[Any, ...]]:
-            return await fetch(connection, statement, parameters, prepare=self._connections.prepare)
+            # Planned anew each time: a plan made while the table was small passes its index by.
+            return await fetch(connection, statement, parameters, prepare=False)
 
         return await self._connections.run(run)
 

@@ -246,8 +246,10 @@ class AppendStatements(NamedTuple):
 class Statements:
     """All statements for one schema of a database, ready to be sent."""
 
-    def __init__(self, schema: str) -> None:
+    def __init__(self, schema: str, generation: int = 0) -> None:
+        """A `generation` above 0 makes texts of the same meaning that are prepared anew."""
         self._names = names(schema)
+        self._mark = f" -- {generation}".encode() if generation else b""
         self.append = {kind: self._append(move, "true", _LOCK) for kind, move in _MOVES.items()}
         """By the kind of expectation: any, new, existing or exact."""
         self.append_inside = {
@@ -275,7 +277,7 @@ class Statements:
         self.delete_checkpoint = self._composed(DELETE_CHECKPOINT)
 
     def _composed(self, statement: str) -> bytes:
-        return composed(statement, self._names)
+        return composed(statement, self._names) + self._mark
 
     def _append(self, move: str, guard: str, lock: str) -> AppendStatements:
         def with_parts(template: str, insert: str) -> bytes:
@@ -288,4 +290,27 @@ class Statements:
 
 
 statements = lru_cache(Statements)
-"""The statements for the schema of this name."""
+"""The statements for the schema of this name, of a generation."""
+
+
+class Plans:
+    """The statements on events, prepared anew whenever the tables have grown eightfold.
+
+    A statement that is prepared while its tables fill a page or two is planned without their
+    indexes, and keeps that plan until the server analyzes the tables, be they large by then.
+    """
+
+    def __init__(self, schema: str) -> None:
+        self.current = statements(schema)
+        self._schema = schema
+        self._first: int | None = None
+        self._next = 0
+
+    def seen(self, position: int) -> None:
+        """Tell of a position that was read or written: at most so many rows are in the tables."""
+        if self._first is None:
+            self._first, self._next = position, position + 8
+        elif position >= self._next:
+            generation = ((position - self._first).bit_length() + 2) // 3
+            self.current = statements(self._schema, generation)
+            self._next = self._first + 8**generation

@@ -11,7 +11,7 @@ from psycopg.types.numeric import Int8
 from estoria.core import Appended, Event, Expect, NewEvent, StreamInfo, TypeID
 from estoria.core.backends import MAX_VERSION, repeated_batch
 from estoria.postgres._connections import Connection, fetch
-from estoria.postgres._statements import Statements
+from estoria.postgres._statements import Plans
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -70,7 +70,7 @@ class Append(NamedTuple):
 
 async def append(
     connection: Connection,
-    statements: Statements,
+    plans: Plans,
     given: Append,
     chunks: Sequence[list[NewEvent]],
     *,
@@ -97,7 +97,7 @@ async def append(
         parameters["expected"] = Int8(expect)
     if inside:
         parameters["all_ids"] = [new.id for new in batch]
-    kinds = statements.append_inside if inside else statements.append
+    kinds = plans.current.append_inside if inside else plans.current.append
     one, many = kinds["exact" if isinstance(expect, int) else _KINDS[expect]]
     if count == 1:
         statement = one
@@ -118,8 +118,9 @@ async def append(
             "timestamp": Int8(timestamp),
         }
         _add_many(parameters, chunk)
-        rows = await fetch(connection, statements.append_more, parameters, prepare=prepare)
+        rows = await fetch(connection, plans.current.append_more, parameters, prepare=prepare)
         positions += rows[0][0]
+    plans.seen(positions[-1])
     now = EPOCH + timestamp * MICROSECOND
     written = [
         Event(
@@ -157,7 +158,7 @@ def _add_many(parameters: dict[str, object], batch: Sequence[NewEvent]) -> None:
 
 
 async def happened(
-    connection: Connection, statements: Statements, given: Append, *, prepare: bool
+    connection: Connection, plans: Plans, given: Append, *, prepare: bool
 ) -> tuple[Appended | None, int]:
     """The result of the first attempt if this append is a repeated one, and the true version.
 
@@ -169,7 +170,7 @@ async def happened(
         "uuid": stream_id.uuid,
         "all_ids": [new.id for new in batch],
     }
-    rows = await fetch(connection, statements.standing, parameters, prepare=prepare)
+    rows = await fetch(connection, plans.current.standing, parameters, prepare=prepare)
     if not rows:
         return None, 0
     stream, standing = _of_stream(stream_id, rows)
@@ -179,17 +180,17 @@ async def happened(
 
 
 async def find(
-    connection: Connection, statements: Statements, stream_id: TypeID, *, prepare: bool
+    connection: Connection, plans: Plans, stream_id: TypeID, *, prepare: bool
 ) -> StreamInfo | None:
     """The stream as it is; None for one that doesn't exist."""
     parameters = {"type": stream_id.type, "uuid": stream_id.uuid}
-    rows = await fetch(connection, statements.stream, parameters, prepare=prepare)
+    rows = await fetch(connection, plans.current.stream, parameters, prepare=prepare)
     return StreamInfo(stream_id, *rows[0]) if rows else None
 
 
 async def read(
     connection: Connection,
-    statements: Statements,
+    plans: Plans,
     stream_id: TypeID,
     bounds: tuple[int, int, int],
     *,
@@ -206,9 +207,14 @@ async def read(
         "limit": Int8(limit),
         "page_bytes": Int8(PAGE_BYTES),
     }
-    statement = statements.stream_backwards if reverse else statements.stream_forwards
+    statement = plans.current.stream_backwards if reverse else plans.current.stream_forwards
     rows = await fetch(connection, statement, parameters, prepare=prepare)
-    return _of_stream(stream_id, rows) if rows else (None, [])
+    if not rows:
+        return None, []
+    stream, page = _of_stream(stream_id, rows)
+    if page:
+        plans.seen(page[-1].global_position)
+    return stream, page
 
 
 def _of_stream(

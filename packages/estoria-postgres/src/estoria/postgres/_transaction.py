@@ -20,9 +20,10 @@ from estoria.core import (
     TypeID,
 )
 from estoria.core.backends import check_events, check_expectation
-from estoria.postgres import _statements, _streams
+from estoria.postgres import _streams
 from estoria.postgres._connections import Connection, Connections
 from estoria.postgres._errors import named_errors_inside
+from estoria.postgres._statements import Plans
 
 _ATTEMPTS = 20
 
@@ -31,7 +32,13 @@ class PostgresTransaction:
     """Appends to and reads streams on the caller's connection; see `PostgresEventStore.within`."""
 
     def __init__(
-        self, connection: Connection, connections: Connections, max_event_bytes: int
+        self,
+        connection: Connection,
+        connections: Connections,
+        plans: Plans,
+        *,
+        max_event_bytes: int,
+        prepare: bool,
     ) -> None:
         if not isinstance(connection, psycopg.AsyncConnection):
             raise TypeError(
@@ -39,8 +46,8 @@ class PostgresTransaction:
             )
         self._connection = connection
         self._connections = connections
-        self._prepare = connections.prepare
-        self._statements = _statements.statements(connections.schema)
+        self._prepare = prepare
+        self._plans = plans
         self._max_event_bytes = max_event_bytes
 
     async def append_stream(
@@ -65,7 +72,7 @@ class PostgresTransaction:
             for _ in range(_ATTEMPTS):
                 appended = await _streams.append(
                     self._connection,
-                    self._statements,
+                    self._plans,
                     given,
                     given.chunks(),
                     prepare=self._prepare,
@@ -74,7 +81,7 @@ class PostgresTransaction:
                 if appended is not None:
                     return appended
                 first, version = await _streams.happened(
-                    self._connection, self._statements, given, prepare=self._prepare
+                    self._connection, self._plans, given, prepare=self._prepare
                 )
                 if first is not None:
                     return first
@@ -102,7 +109,7 @@ class PostgresTransaction:
             with named_errors_inside(self._connection, self._connections.where):
                 return await _streams.read(
                     self._connection,
-                    self._statements,
+                    self._plans,
                     stream_id,
                     (first, last, limit),
                     reverse=reverse,
