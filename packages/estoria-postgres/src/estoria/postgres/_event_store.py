@@ -22,7 +22,6 @@ from estoria.core import (
     TypeID,
 )
 from estoria.core.backends import (
-    PAGE_EVENTS,
     GlobalIterator,
     GlobalPage,
     check_count,
@@ -156,19 +155,15 @@ class PostgresEventStore:
         count: int | None = None,
     ) -> StreamIterator:
         """See `EventStore.read_stream`."""
+        reader = _streams.StreamReader(
+            self._plans, stream_id, reverse=reverse, prepare=self._prepare
+        )
 
         async def fetch_page(
             first: int, last: int, limit: int
         ) -> tuple[StreamInfo | None, Sequence[Event]]:
             async def read(connection: Connection) -> tuple[StreamInfo | None, list[Event]]:
-                return await _streams.read(
-                    connection,
-                    self._plans,
-                    stream_id,
-                    (first, last, limit),
-                    reverse=reverse,
-                    prepare=self._prepare,
-                )
+                return await reader.page(connection, first, last, limit)
 
             return await self._connections.run(read)
 
@@ -179,6 +174,7 @@ class PostgresEventStore:
             reverse=reverse,
             before_version=before_version,
             count=count,
+            page_events=_streams.PAGE_EVENTS,
         )
 
     def read_all(
@@ -209,21 +205,26 @@ class PostgresEventStore:
                     "page_bytes": Int8(_streams.PAGE_BYTES),
                     **filters,
                 }
-                # Planned anew for each page: a plan made while the table was small sorts all of it.
                 statement = self._plans.current.all[filtered]
-                rows = await fetch(connection, statement, parameters, prepare=False)
-                page, size = _streams.of_all(rows, self._known_streams())
+                rows = await self._fetch(connection, statement, parameters)
+                known = await self._streams_of(connection, rows)
+                page, size = _streams.of_all(rows, known)
                 if page:
                     self._plans.seen(page[-1].global_position)
                 if len(page) < limit and size <= _streams.PAGE_BYTES:
                     return GlobalPage(page, settled, None)
-                if frontier is None and limit == PAGE_EVENTS:
+                if frontier is None and limit == _streams.PAGE_EVENTS:
                     settled = await self._last(connection, settled)
                 return GlobalPage(page, settled, page[-1].global_position)
 
             return await self._connections.run(read)
 
-        return GlobalIterator(fetch_page, after_position=after_position, count=count)
+        return GlobalIterator(
+            fetch_page,
+            after_position=after_position,
+            count=count,
+            page_events=_streams.PAGE_EVENTS,
+        )
 
     async def head_position(self) -> int:
         """See `GlobalReader.head_position`. Raises `ReadOnlyReplicaError` on a replica."""
@@ -382,11 +383,19 @@ class PostgresEventStore:
     ) -> list[tuple[Any, ...]]:
         return await fetch(connection, statement, parameters, prepare=self._prepare)
 
-    def _known_streams(self) -> dict[int, TypeID]:
-        """The ids of streams by their keys, which are never used again."""
+    async def _streams_of(
+        self, connection: Connection, rows: list[tuple[Any, ...]]
+    ) -> dict[int, TypeID]:
+        """The ids of streams by their keys, which are never used again; asked for once."""
         if len(self._stream_ids) > _MAX_KNOWN_STREAMS:
             self._stream_ids = {}
-        return self._stream_ids
+        known = self._stream_ids
+        missing = {row[-1] for row in rows} - known.keys()
+        if missing:
+            parameters = {"keys": [Int8(key) for key in missing]}
+            found = await self._fetch(connection, self._plans.current.stream_ids, parameters)
+            known.update((key, TypeID(type, uuid)) for key, type, uuid in found)
+        return known
 
 
 def _key(stream_id: TypeID) -> dict[str, Any]:

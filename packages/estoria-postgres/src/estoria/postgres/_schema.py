@@ -52,6 +52,7 @@ CREATE TABLE {streams} (
     first_version bigint NOT NULL,
     origin bigint NOT NULL,
     forgotten bigint, -- the last position that a deletion or a truncation has freed
+    largest integer NOT NULL, -- payload so far, in bytes
     alive boolean NOT NULL,
     reserved boolean NOT NULL GENERATED ALWAYS AS (type >= 'estoria.' AND type < 'estoria/') STORED,
     uuid uuid NOT NULL,
@@ -67,6 +68,7 @@ CREATE TABLE {events} (
     version bigint NOT NULL,
     timestamp bigint NOT NULL, -- microseconds since 1970, UTC
     id uuid NOT NULL,
+    reserved boolean NOT NULL, -- as that of its stream
     type text COLLATE "C" NOT NULL,
     content_type text NOT NULL,
     metadata text NOT NULL, -- a JSON object

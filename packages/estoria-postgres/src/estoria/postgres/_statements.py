@@ -40,9 +40,9 @@ from estoria.postgres._schema import composed, names
 # An append first moves its stream's tip; no row comes back when the expectation doesn't hold.
 _THIS_STREAM = "type = %(type)s AND uuid = %(uuid)s"
 _NEW = """
-    INSERT INTO {streams} AS s (type, uuid, alive, version, first_version, origin)
-    SELECT %(type)s, %(uuid)s, true, %(count)s, 1, 0 WHERE /*guard*/
-    ON CONFLICT (type, uuid) DO UPDATE SET"""
+    INSERT INTO {streams} AS s (type, uuid, alive, version, first_version, origin, largest)
+    SELECT %(type)s, %(uuid)s, true, %(count)s, 1, 0, %(largest)s WHERE /*guard*/
+    ON CONFLICT (type, uuid) DO UPDATE SET largest = greatest(s.largest, %(largest)s),"""
 _MOVES = {
     "any": f"""{_NEW}
         version = s.version + %(count)s,
@@ -54,10 +54,12 @@ _MOVES = {
         alive = true
         WHERE NOT s.alive""",
     "existing": f"""
-    UPDATE {{streams}} AS s SET version = version + %(count)s
+    UPDATE {{streams}} AS s
+    SET version = version + %(count)s, largest = greatest(largest, %(largest)s)
     WHERE {_THIS_STREAM} AND alive AND /*guard*/""",
     "exact": f"""
-    UPDATE {{streams}} AS s SET version = version + %(count)s
+    UPDATE {{streams}} AS s
+    SET version = version + %(count)s, largest = greatest(largest, %(largest)s)
     WHERE {_THIS_STREAM} AND alive AND version = %(expected)s AND /*guard*/""",
 }
 
@@ -82,11 +84,12 @@ _NONE_STANDS = f"""NOT EXISTS (
         SELECT FROM {{events}} AS e WHERE e.id = ANY(%(all_ids)b)
         AND e.stream = (SELECT key FROM {{streams}} WHERE {_THIS_STREAM}))"""
 
-_COLUMNS = "position, stream, version, timestamp, id, type, content_type, metadata, data"
+_COLUMNS = "position, stream, version, timestamp, id, reserved, type, content_type, metadata, data"
 _POSITION = "nextval({positions_oid})"
 _ONE = f"""
     INSERT INTO {{events}} ({_COLUMNS})
-    SELECT {_POSITION}, held.key, held.version, %(timestamp)s, %(id)s, %(event_type)s,
+    SELECT {_POSITION}, held.key, held.version, %(timestamp)s, %(id)s,
+        held.reserved, %(event_type)s,
         %(content_type)s, %(metadata)s, %(data)b FROM held
     RETURNING position"""
 # No sort: a join with a single row is a nested loop, which keeps the order of the arrays.
@@ -96,43 +99,67 @@ _ARRAYS = """unnest(
 _MANY = f"""
     INSERT INTO {{events}} ({_COLUMNS})
     SELECT {_POSITION}, held.key, held.version - %(count)s + e.number, %(timestamp)s,
-        e.id, e.type, e.content_type, e.metadata, e.data FROM held CROSS JOIN {_ARRAYS}
+        e.id, held.reserved, e.type, e.content_type, e.metadata, e.data
+    FROM held CROSS JOIN {_ARRAYS}
     RETURNING position"""
 _APPEND = f"""
 WITH moved AS (/*move*/
-    RETURNING key, version, first_version, origin
+    RETURNING key, version, first_version, origin, reserved
 ), held AS MATERIALIZED (
     {_HOLD}
 ), written AS (/*insert*/
 )
-SELECT key, version, first_version, origin, """
+SELECT key, reserved, version, first_version, origin, """
 _APPEND_ONE = f"{_APPEND} position FROM held CROSS JOIN written"
 _APPEND_MANY = f"{_APPEND} (SELECT array_agg(position) FROM written) FROM held"
 APPEND_MORE = f"""
 WITH written AS (
     INSERT INTO {{events}} ({_COLUMNS})
     SELECT {_POSITION}, %(key)s, %(before)s + e.number, %(timestamp)s,
-        e.id, e.type, e.content_type, e.metadata, e.data FROM {_ARRAYS}
+        e.id, %(reserved)s, e.type, e.content_type, e.metadata, e.data FROM {_ARRAYS}
     RETURNING position
 )
 SELECT array_agg(position) FROM written"""
 
 _EVENT = "version, position, id, type, timestamp, data, content_type, metadata"
-# Ends a page early by the size of its payloads, which the server knows without fetching them.
-_BYTES_BEFORE = "sum(octet_length(data)) OVER (/*order*/ ROWS UNBOUNDED PRECEDING)"
+_EVENT_OF_E = ", ".join(f"e.{column}" for column in _EVENT.split(", "))
 _STREAM_PAGE = f"""
-SELECT s.version, s.first_version, s.origin, {", ".join(f"e.{c}" for c in _EVENT.split(", "))}
+SELECT {_EVENT_OF_E}, s.version, s.first_version, s.origin, s.largest
 FROM {{streams}} AS s LEFT JOIN LATERAL (
-    SELECT *, {_BYTES_BEFORE} - octet_length(data) AS before FROM {{events}}
-    WHERE stream = s.key AND version BETWEEN %(first)s AND %(last)s
-    /*order*/ LIMIT %(limit)s
-) AS e ON e.before <= %(page_bytes)s
+    /*page*/
+) AS e ON /*fits*/
 WHERE s.type = %(type)s AND s.uuid = %(uuid)s AND s.alive"""
-STREAM_FORWARDS = _STREAM_PAGE.replace("/*order*/", "ORDER BY version")
-STREAM_BACKWARDS = _STREAM_PAGE.replace("/*order*/", "ORDER BY version DESC")
+_PAGE = """
+    SELECT * FROM {events}
+    WHERE stream = s.key AND version BETWEEN %(first)s AND %(last)s
+    ORDER BY version /*way*/
+    LIMIT least(%(limit)s, greatest(%(page_bytes)s / greatest(s.largest, 1), 1))"""
+# Counts the bytes, which the server knows without fetching them: for pages after a first one
+# that a single large payload may have made much too short.
+_COUNTED_PAGE = """
+    SELECT *, sum(octet_length(data)) OVER (ORDER BY version /*way*/ ROWS UNBOUNDED PRECEDING)
+        - octet_length(data) AS before FROM {events}
+    WHERE stream = s.key AND version BETWEEN %(first)s AND %(last)s
+    ORDER BY version /*way*/ LIMIT %(limit)s"""
+
+
+def _stream_page(*, way: str, counted: bool) -> str:
+    page = _COUNTED_PAGE if counted else _PAGE
+    fits = "e.before <= %(page_bytes)s" if counted else "true"
+    statement = _STREAM_PAGE.replace("/*page*/", page).replace("/*fits*/", fits)
+    return statement.replace("/*way*/", way)
+
+
+STREAM_PAGES = {
+    (reverse, counted): _stream_page(way="DESC" if reverse else "ASC", counted=counted)
+    for reverse in (False, True)
+    for counted in (False, True)
+}
+"""By whether they go backwards, and whether they count the bytes of the payloads."""
+
 STREAM = f"SELECT version, first_version, origin FROM {{streams}} WHERE {_THIS_STREAM} AND alive"
 STANDING = f"""
-SELECT s.version, s.first_version, s.origin, {", ".join(f"e.{c}" for c in _EVENT.split(", "))}
+SELECT {_EVENT_OF_E}, s.version, s.first_version, s.origin, s.largest
 FROM {{streams}} AS s LEFT JOIN {{events}} AS e ON e.stream = s.key AND e.id = ANY(%(all_ids)b)
 WHERE s.type = %(type)s AND s.uuid = %(uuid)s AND s.alive"""
 
@@ -148,24 +175,29 @@ LAST = """
 SELECT greatest((SELECT max(position) FROM {events} WHERE position <= %(frontier)s),
     (SELECT max(forgotten) FROM {streams} WHERE forgotten <= %(frontier)s), 0)"""
 
+# Told nothing of how many rows pass, the planner goes along the positions, and no other way is
+# right for pages: the frontier is applied after the page, a filter is a question for each row.
 _ALL = f"""
-SELECT {_EVENT}, stream_type, stream_uuid, stream FROM (
-    SELECT e.*, s.type AS stream_type, s.uuid AS stream_uuid,
-        sum(octet_length(e.data)) OVER (ORDER BY e.position ROWS UNBOUNDED PRECEDING)
-            - octet_length(e.data) AS before
-    FROM {{events}} AS e JOIN {{streams}} AS s ON s.key = e.stream
-    WHERE e.position > %(after)s AND e.position <= %(frontier)s AND /*filter*/
-    ORDER BY e.position LIMIT %(limit)s
-) AS page WHERE before <= %(page_bytes)s"""
-_OF_STREAM_TYPES = "s.type = ANY(%(stream_types)b)"
-_OF_EVENT_TYPES = "e.type = ANY(%(event_types)b)"
+SELECT {_EVENT}, stream FROM (
+    SELECT *, sum(octet_length(data)) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING)
+        - octet_length(data) AS before
+    FROM (
+        SELECT * FROM {{events}} AS e WHERE position > %(after)s AND /*filter*/
+        ORDER BY position LIMIT %(limit)s
+    ) AS page
+) AS page WHERE position <= %(frontier)s AND before <= %(page_bytes)s ORDER BY position"""
+_OF_STREAM_TYPES = """(
+            SELECT s.type = ANY(%(stream_types)b) FROM {streams} AS s WHERE s.key = e.stream)"""
+_OF_EVENT_TYPES = "CASE WHEN type = ANY(%(event_types)b) THEN true ELSE false END"
 ALL = {
-    (False, False): _ALL.replace("/*filter*/", "NOT s.reserved"),
-    (False, True): _ALL.replace("/*filter*/", f"NOT s.reserved AND {_OF_EVENT_TYPES}"),
+    (False, False): _ALL.replace("/*filter*/", "NOT reserved"),
+    (False, True): _ALL.replace("/*filter*/", f"NOT reserved AND {_OF_EVENT_TYPES}"),
     (True, False): _ALL.replace("/*filter*/", _OF_STREAM_TYPES),
     (True, True): _ALL.replace("/*filter*/", f"{_OF_STREAM_TYPES} AND {_OF_EVENT_TYPES}"),
 }
 """By whether streams, and whether events, are filtered by type."""
+
+STREAM_IDS = "SELECT key, type, uuid FROM {streams} WHERE key = ANY(%(keys)b)"
 
 LIST = """
 SELECT type, uuid, version, first_version, origin FROM {streams}
@@ -259,11 +291,11 @@ class Statements:
         self.append_more = self._composed(APPEND_MORE)
         self.standing = self._composed(STANDING)
         self.stream = self._composed(STREAM)
-        self.stream_forwards = self._composed(STREAM_FORWARDS)
-        self.stream_backwards = self._composed(STREAM_BACKWARDS)
+        self.pages = {kind: self._composed(page) for kind, page in STREAM_PAGES.items()}
         self.frontier = self._composed(FRONTIER)
         self.last = self._composed(LAST)
         self.all = {filters: self._composed(statement) for filters, statement in ALL.items()}
+        self.stream_ids = self._composed(STREAM_IDS)
         self.list = self._composed(LIST)
         self.list_of_type = self._composed(LIST_OF_TYPE)
         self.delete_stream = self._composed(DELETE_STREAM)

@@ -6,7 +6,7 @@ from time import time_ns
 from typing import Any, NamedTuple
 
 import msgspec
-from psycopg.types.numeric import Int8
+from psycopg.types.numeric import Int4, Int8
 
 from estoria.core import Appended, Event, Expect, NewEvent, StreamInfo, TypeID
 from estoria.core.backends import MAX_VERSION, repeated_batch
@@ -16,6 +16,7 @@ from estoria.postgres._statements import Plans
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
+PAGE_EVENTS = 2_000
 PAGE_BYTES = 4 * 2**20
 """A page ends early once its payloads exceed this many bytes."""
 
@@ -92,6 +93,7 @@ async def append(
         "uuid": stream_id.uuid,
         "count": Int8(count),
         "timestamp": Int8(timestamp),
+        "largest": Int4(max([len(new.data) for new in batch])),
     }
     if isinstance(expect, int):
         parameters["expected"] = Int8(expect)
@@ -108,7 +110,7 @@ async def append(
     rows = await fetch(connection, statement, parameters, prepare=prepare)
     if not rows:
         return None
-    key, tip, first_version, origin, position = rows[0]
+    key, reserved, tip, first_version, origin, position = rows[0]
     start = tip - count + 1
     positions: list[int] = [position] if count == 1 else position
     for chunk in chunks[1:]:
@@ -116,6 +118,7 @@ async def append(
             "key": Int8(key),
             "before": Int8(start + len(positions) - 1),
             "timestamp": Int8(timestamp),
+            "reserved": reserved,
         }
         _add_many(parameters, chunk)
         rows = await fetch(connection, plans.current.append_more, parameters, prepare=prepare)
@@ -188,46 +191,48 @@ async def find(
     return StreamInfo(stream_id, *rows[0]) if rows else None
 
 
-async def read(
-    connection: Connection,
-    plans: Plans,
-    stream_id: TypeID,
-    bounds: tuple[int, int, int],
-    *,
-    reverse: bool,
-    prepare: bool,
-) -> tuple[StreamInfo | None, list[Event]]:
-    """One page, as `estoria.core.backends.StreamFetch` says; `bounds` are its arguments."""
-    first, last, limit = bounds
-    parameters = {
-        "type": stream_id.type,
-        "uuid": stream_id.uuid,
-        "first": Int8(first),
-        "last": Int8(last),
-        "limit": Int8(limit),
-        "page_bytes": Int8(PAGE_BYTES),
-    }
-    statement = plans.current.stream_backwards if reverse else plans.current.stream_forwards
-    rows = await fetch(connection, statement, parameters, prepare=prepare)
-    if not rows:
-        return None, []
-    stream, page = _of_stream(stream_id, rows)
-    if page:
-        plans.seen(page[-1].global_position)
-    return stream, page
+class StreamReader:
+    """One read of a stream, a page at a time; remembers how large its payloads are."""
+
+    def __init__(self, plans: Plans, stream_id: TypeID, *, reverse: bool, prepare: bool) -> None:
+        self._plans, self._stream_id = plans, stream_id
+        self._reverse, self._prepare = reverse, prepare
+        self._counted = False
+
+    async def page(
+        self, connection: Connection, first: int, last: int, limit: int
+    ) -> tuple[StreamInfo | None, list[Event]]:
+        """One page, as `estoria.core.backends.StreamFetch` says."""
+        parameters = {
+            "type": self._stream_id.type,
+            "uuid": self._stream_id.uuid,
+            "first": Int8(first),
+            "last": Int8(last),
+            "limit": Int8(limit),
+            "page_bytes": Int8(PAGE_BYTES),
+        }
+        statement = self._plans.current.pages[self._reverse, self._counted]
+        rows = await fetch(connection, statement, parameters, prepare=self._prepare)
+        if not rows:
+            return None, []
+        self._counted = rows[0][-1] * limit > PAGE_BYTES
+        stream, page = _of_stream(self._stream_id, rows)
+        if page:
+            self._plans.seen(page[-1].global_position)
+        return stream, page
 
 
 def _of_stream(
     stream_id: TypeID, rows: Sequence[tuple[Any, ...]]
 ) -> tuple[StreamInfo, list[Event]]:
     """The stream, and its events: one row without an event says that there are none."""
-    version, first_version, origin = rows[0][:3]
+    version, first_version, origin = rows[0][8:11]
     stream = StreamInfo(stream_id, version, first_version, origin)
-    if rows[0][3] is None:
+    if rows[0][0] is None:
         return stream, []
     moment, timestamp = None, EPOCH
     page = []
-    for _, _, _, version, position, id, type, micros, data, content_type, metadata in rows:
+    for version, position, id, type, micros, data, content_type, metadata, _, _, _, _ in rows:
         if micros != moment:
             moment, timestamp = micros, EPOCH + micros * MICROSECOND
         page.append(
@@ -247,33 +252,18 @@ def _of_stream(
 
 
 def of_all(rows: Sequence[tuple[Any, ...]], known: dict[int, TypeID]) -> tuple[list[Event], int]:
-    """The events of many streams, and how many bytes their payloads have."""
+    """The events of many streams, all of them known, and the bytes of all their payloads."""
     moment, timestamp, size = None, EPOCH, 0
     page = []
-    for (
-        version,
-        position,
-        id,
-        type,
-        micros,
-        data,
-        content_type,
-        metadata,
-        stream_type,
-        uuid,
-        key,
-    ) in rows:
+    for version, position, id, type, micros, data, content_type, metadata, key in rows:
         if micros != moment:
             moment, timestamp = micros, EPOCH + micros * MICROSECOND
-        stream_id = known.get(key)
-        if stream_id is None:
-            stream_id = known[key] = TypeID(stream_type, uuid)
         size += len(data)
         page.append(
             Event(
                 id,
                 type,
-                stream_id,
+                known[key],
                 version,
                 position,
                 timestamp,

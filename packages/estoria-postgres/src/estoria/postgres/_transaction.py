@@ -101,20 +101,16 @@ class PostgresTransaction:
         count: int | None = None,
     ) -> StreamIterator:
         """See `StreamWriter.read_stream`."""
+        reader = _streams.StreamReader(
+            self._plans, stream_id, reverse=reverse, prepare=self._prepare
+        )
 
         async def fetch_page(
             first: int, last: int, limit: int
         ) -> tuple[StreamInfo | None, Sequence[Event]]:
             await self._check()
             with named_errors_inside(self._connection, self._connections.where):
-                return await _streams.read(
-                    self._connection,
-                    self._plans,
-                    stream_id,
-                    (first, last, limit),
-                    reverse=reverse,
-                    prepare=self._prepare,
-                )
+                return await reader.page(self._connection, first, last, limit)
 
         return StreamIterator(
             fetch_page,
@@ -123,6 +119,7 @@ class PostgresTransaction:
             reverse=reverse,
             before_version=before_version,
             count=count,
+            page_events=_streams.PAGE_EVENTS,
         )
 
     async def _check(self) -> None:

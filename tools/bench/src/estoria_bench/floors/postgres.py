@@ -22,24 +22,24 @@ _LOCK = (
     "pg_advisory_xact_lock_shared('estoria.positions'::regclass::oid::int, "
     "((SELECT last_value FROM estoria.positions WHERE moved.key IS NOT NULL) & 2147483647)::int)"
 )
-_COLUMNS = "position, stream, version, timestamp, id, type, content_type, metadata, data"
+_COLUMNS = "position, stream, version, reserved, timestamp, id, type, content_type, metadata, data"
 _MOVE = (
     "WITH moved AS (UPDATE estoria.streams SET version = version + %s WHERE type = %s "
     "AND uuid = %s AND alive AND version = %s RETURNING key, version), "
 )
 _CREATE = (
-    "WITH moved AS (INSERT INTO estoria.streams (version, type, uuid, alive, first_version, origin)"
-    " VALUES (%s, %s, %s, true, 1, 0) ON CONFLICT DO NOTHING RETURNING key, version), "
+    "WITH moved AS (INSERT INTO estoria.streams (version, type, uuid, alive, first_version, origin, largest)"
+    " VALUES (%s, %s, %s, true, 1, 0, 100) ON CONFLICT DO NOTHING RETURNING key, version), "
 )
 _HELD = f"held AS MATERIALIZED (SELECT moved.*, {_LOCK} FROM moved), "
 _ONE = (
     f"written AS (INSERT INTO estoria.events ({_COLUMNS}) "
-    "SELECT nextval('estoria.positions'), key, version, %s, %s, %s, %s, %s, %b FROM held "
+    "SELECT nextval('estoria.positions'), key, version, false, %s, %s, %s, %s, %s, %b FROM held "
     "RETURNING position) SELECT version, position FROM held, written"
 )
 _MANY = (
     f"written AS (INSERT INTO estoria.events ({_COLUMNS}) "
-    "SELECT nextval('estoria.positions'), key, version - %s + number, %s, e.id, e.type, "
+    "SELECT nextval('estoria.positions'), key, version - %s + number, false, %s, e.id, e.type, "
     "e.content_type, e.metadata, e.data FROM held CROSS JOIN unnest(%b, %b, %b, %b, %b) "
     "WITH ORDINALITY AS e (id, type, content_type, metadata, data, number) RETURNING position) "
     "SELECT version, (SELECT array_agg(position) FROM written) FROM held"
@@ -48,7 +48,7 @@ _ALLOCATED = (
     "held AS (UPDATE estoria.allocator SET position = position + 1 WHERE (SELECT key FROM moved) "
     "IS NOT NULL RETURNING position), "
     f"written AS (INSERT INTO estoria.events ({_COLUMNS}) "
-    "SELECT position, key, version, %s, %s, %s, %s, %s, %b FROM held, moved "
+    "SELECT position, key, version, false, %s, %s, %s, %s, %s, %b FROM held, moved "
     "RETURNING position) SELECT version, position FROM moved, written"
 )
 _NEW_ALLOCATOR = (
