@@ -1,18 +1,27 @@
 """Positions are a stable prefix, whatever open transactions do: every interleaving by hand."""
 
 import asyncio
-import multiprocessing
+import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
-from estoria_testservers import start_postgres
+from estoria_testservers import postgres_candidates, start_postgres
 
-from estoria.core import Expect, TypeID
+from estoria.core import TypeID
 from estoria.core.testing import new_events, versions, written
 from estoria.postgres import PostgresEventStore, schema_sql
 
 pytestmark = pytest.mark.anyio
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+@pytest.fixture(params=postgres_candidates(owned=True), ids=lambda each: f"own-{each.major}")
+def candidate(request):
+    """Each version, for tests that restart or kill a server of their own."""
+    return request.param
 
 
 @pytest.fixture
@@ -260,78 +269,72 @@ async def test_positions_beyond_the_bits_of_a_key(store, connect, open_append, s
         assert [before, a, *fast] == await store.read_all().collect()
 
 
-async def test_a_prepared_transaction_is_waited_for_over_a_restart(fresh_server, open_pool):
+async def test_a_prepared_transaction_is_waited_for_over_a_restart(
+    fresh_server, open_pool, candidate
+):
     """Two-phase commit: its locks outlive its session and the server."""
-    server = fresh_server(start_postgres, settings={"max_prepared_transactions": 5})
-    with server.database() as url:
-        async with open_pool(url) as pool:
-            store = PostgresEventStore(pool)
-            await store.setup()
-            async with await psycopg.AsyncConnection.connect(url) as connection:
-                await connection.tpc_begin(connection.xid(1, "a", "b"))
-                (a,) = await store.within(connection).append_stream(
-                    TypeID.new("slow"), new_events(1)
-                )
-                await connection.tpc_prepare()
-            (b,) = await store.append_stream(TypeID.new("fast"), new_events(1))
-            assert await positions(store) == []
+    server = fresh_server(start_postgres, candidate, settings={"max_prepared_transactions": 5})
+    url = server.url
+    async with open_pool(url) as pool:
+        store = PostgresEventStore(pool)
+        await store.setup()
+        connect = psycopg.AsyncConnection.connect
+        async with await connect(url, autocommit=True) as connection:
+            await connection.execute("BEGIN")
+            (a,) = await store.within(connection).append_stream(TypeID.new("slow"), new_events(1))
+            await connection.execute("PREPARE TRANSACTION 'slow'")
+        (b,) = await store.append_stream(TypeID.new("fast"), new_events(1))
+        assert await positions(store) == []
 
-            await asyncio.to_thread(server.restart)
+        await asyncio.to_thread(server.restart)
 
-            assert await positions(store) == []
-            async with await psycopg.AsyncConnection.connect(url) as connection:
-                (xid,) = await connection.tpc_recover()
-                await connection.tpc_commit(xid)
-            assert [a, b] == await store.read_all().collect()
+        assert await positions(store) == []
+        async with await connect(url, autocommit=True) as connection:
+            await connection.execute("COMMIT PREPARED 'slow'")
+        assert [a, b] == await store.read_all().collect()
 
 
-async def test_a_crash_gives_no_position_out_again_below_a_head(fresh_server, open_pool):
+async def test_a_crash_gives_no_position_out_again_below_a_head(fresh_server, open_pool, candidate):
     """Positions that were burnt aren't on disk: a head that counted them would be passed later."""
     server = fresh_server(
-        start_postgres, settings={"wal_writer_delay": "10s", "bgwriter_delay": "10s"}
+        start_postgres, candidate, settings={"wal_writer_delay": "10s", "bgwriter_delay": "10s"}
     )
-    with server.database() as url:
-        async with open_pool(url) as pool:
-            store = PostgresEventStore(pool)
-            await store.setup()
-            (stood,) = new_events(1)
-            stream_id = TypeID.new("account")
-            await store.append_stream(stream_id, [stood])
-            await pool.close()
-        async with open_pool(url) as pool:
-            store = PostgresEventStore(pool)
-            async with await psycopg.AsyncConnection.connect(url) as connection:
-                for _ in range(3):
-                    inside = store.within(connection)
-                    await inside.append_stream(TypeID.new("gone"), new_events(100))
-                    await connection.rollback()
-            head = await store.head_position()
+    url = server.url
+    async with open_pool(url) as pool:
+        store = PostgresEventStore(pool)
+        await store.setup()
+        (stood,) = new_events(1)
+        stream_id = TypeID.new("account")
+        await store.append_stream(stream_id, [stood])
+        await pool.close()
+    async with open_pool(url) as pool:
+        store = PostgresEventStore(pool)
+        async with await psycopg.AsyncConnection.connect(url) as connection:
+            for _ in range(3):
+                inside = store.within(connection)
+                await inside.append_stream(TypeID.new("gone"), new_events(100))
+                await connection.rollback()
+        head = await store.head_position()
 
-            server.kill()
-            server.start()
+        server.kill()
+        server.start()
 
-            (first,) = await store.append_stream(TypeID.new("after"), new_events(1))
-            assert first.global_position > head
-            assert await positions(store, after_position=head) == [first.global_position]
+        (first,) = await store.append_stream(TypeID.new("after"), new_events(1))
+        assert first.global_position > head
+        assert await positions(store, after_position=head) == [first.global_position]
 
 
 async def test_three_processes_see_one_order(store, postgres_database):
     """A writer that hangs, a writer that goes on and a reader, each in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(3) as processes:
-        manager = context.Manager()
-        commit, took = manager.Event(), manager.Event()
-        run = asyncio.get_running_loop().run_in_executor
-        hanging = run(None, processes.apply, _append_and_hang, (postgres_database, took, commit))
-        await asyncio.to_thread(took.wait, 30)
-        b = await run(None, processes.apply, _append, (postgres_database,))
-        assert await run(None, processes.apply, _read, (postgres_database,)) == []
+    hanging = await _start("append_and_hang", postgres_database, stdin=asyncio.subprocess.PIPE)
+    a = int(await hanging.stdout.readline())
+    b = int(await _output("append", postgres_database))
+    assert b == a + 1
+    assert await _output("read", postgres_database) == "[]"
 
-        commit.set()
+    await hanging.communicate(b"commit\n")
 
-        a = await hanging
-        assert await run(None, processes.apply, _read, (postgres_database,)) == [a, b]
-        manager.shutdown()
+    assert await _output("read", postgres_database) == f"[{a}, {b}]"
 
 
 async def test_the_frontier_of_a_cached_sequence_is_refused(pool, connect):
@@ -351,41 +354,17 @@ async def test_the_printed_schema_makes_the_same_sequence():
     assert "CACHE 1" in schema_sql()
 
 
-def _in_process(url, work):
-    async def run():
-        async with PostgresEventStore.connect(url) as store:
-            return await work(store)
-
-    return asyncio.run(run())
-
-
-def _append(url):
-    async def work(store):
-        return (await written_event(store)).global_position
-
-    return _in_process(url, work)
-
-
-def _read(url):
-    return _in_process(url, positions)
-
-
-def _append_and_hang(url, took, commit):
-    async def work(store):
-        async with await psycopg.AsyncConnection.connect(url) as connection:
-            event = await written_event(store.within(connection))
-            took.set()
-            await asyncio.to_thread(commit.wait, 30)
-        return event.global_position
-
-    return _in_process(url, work)
-
-
-async def written_event(store):
-    (event,) = await store.append_stream(
-        TypeID.new("account"), new_events(1), expect=Expect.NO_STREAM
+async def _start(job, url, **options):
+    return await asyncio.create_subprocess_exec(
+        sys.executable, str(WORKER), job, url, stdout=asyncio.subprocess.PIPE, **options
     )
-    return event
+
+
+async def _output(job, url):
+    process = await _start(job, url)
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    return output.decode().strip()
 
 
 async def _until_blocked(connection):
