@@ -87,7 +87,9 @@ def _parse(url: str) -> _Parsed:
     except (psycopg.ProgrammingError, KeyError, ValueError):
         # Not from the error: it may quote a part of the password.
         raise ValueError(_URL_FORM) from None
-    if not url.startswith(_SCHEMES) or pool_size < 1 or not pool_timeout > 0:
+    # An @ in the host is the end of a password that isn't encoded.
+    split = "@" in str(facts.get("host", ""))
+    if split or not url.startswith(_SCHEMES) or pool_size < 1 or not pool_timeout > 0:
         raise ValueError(_URL_FORM)
     place = ":".join(str(facts[name]) for name in ("host", "port") if facts.get(name))
     where = f"PostgreSQL at {place or 'its default place'}"

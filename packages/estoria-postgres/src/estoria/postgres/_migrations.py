@@ -78,11 +78,11 @@ async def _create_schema(cursor: psycopg.AsyncCursor[Any], schema: str) -> None:
 
 
 async def _version(cursor: psycopg.AsyncCursor[Any], component: Component, schema: str) -> int:
-    quoted = names(schema)
-    table = quoted["versions"].as_string(None)
+    table = names(schema)["versions"].as_string(None)
     if not await _scalar(cursor, _schema.FIND_VERSIONS, {"versions": table}):
         return 0
-    await cursor.execute(composed(_schema.READ_VERSION, quoted), {"component": component.name})
+    statement = composed(_schema.READ_VERSION, names(schema, with_parameters=True))
+    await cursor.execute(statement, {"component": component.name})
     row = await cursor.fetchone()
     return row[0] if row else 0
 

@@ -147,8 +147,13 @@ def check_schema(schema: str) -> str:
     return schema
 
 
-def names(schema: str) -> dict[str, sql.Composable]:
-    """What stands for the names in a statement, quoted by the driver."""
+def names(schema: str, *, with_parameters: bool = False) -> dict[str, sql.Composable]:
+    """What stands for the names in a statement, quoted by the driver.
+
+    In a statement `with_parameters` a percent sign is doubled.
+    """
+    if with_parameters:
+        schema = schema.replace("%", "%%")
     tables = "streams events snapshots checkpoints readable_events decoded positions"
     found: dict[str, sql.Composable] = {
         name: sql.Identifier(schema, name) for name in tables.split()

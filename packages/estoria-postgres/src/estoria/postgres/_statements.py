@@ -280,7 +280,7 @@ class Statements:
 
     def __init__(self, schema: str, generation: int = 0) -> None:
         """A `generation` above 0 makes texts of the same meaning that are prepared anew."""
-        self._names = names(schema)
+        self._names = names(schema, with_parameters=True)
         self._mark = f" -- {generation}".encode() if generation else b""
         self.append = {kind: self._append(move, "true", _LOCK) for kind, move in _MOVES.items()}
         """By the kind of expectation: any, new, existing or exact."""

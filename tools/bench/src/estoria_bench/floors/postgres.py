@@ -52,8 +52,7 @@ _ALLOCATED = (
     "RETURNING position) SELECT version, position FROM moved, written"
 )
 _NEW_ALLOCATOR = (
-    "CREATE TABLE IF NOT EXISTS estoria.allocator (position bigint NOT NULL) "
-    "WITH (fillfactor = 10)"
+    "CREATE TABLE IF NOT EXISTS estoria.allocator (position bigint NOT NULL) WITH (fillfactor = 10)"
 )
 
 

@@ -32,6 +32,7 @@ ALL_EVENTS = 100_000
 READ_EVENTS = 10_000
 SMALL, LARGE = 10_000, 2_000_000
 
+
 class Bench:
     """A server, and what the sides need of it."""
 
