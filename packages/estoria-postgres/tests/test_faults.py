@@ -271,14 +271,18 @@ async def test_more_abandoned_iterators_than_connections(postgres_database, open
         await lister.aclose()
 
 
+def guard(file):
+    """Have the server ask for a password."""
+    file.write_text("host all guarded all scram-sha-256\n" + file.read_text())
+
+
 async def test_a_wrong_password_is_named(fresh_server):
     """And not shown."""
     server = fresh_server(start_postgres)
     server.execute("CREATE ROLE guarded LOGIN PASSWORD 'right'")
     with psycopg.connect(server.url) as connection:
         (file,) = connection.execute("SHOW hba_file").fetchone()
-    lines = Path(file).read_text()
-    Path(file).write_text("host all guarded all scram-sha-256\n" + lines)
+    guard(Path(file))
     server.execute("SELECT pg_reload_conf()")
     url = server.url.replace("postgres@", "guarded:secret-word@")
     with pytest.raises(StoreUnavailableError, match="password authentication failed") as caught:
@@ -481,5 +485,5 @@ async def _until_waiting(connection, number):
         SELECT count(*) FROM pg_stat_activity
         WHERE wait_event_type = 'Lock' AND datname = current_database()"""
     async with asyncio.timeout(10):
-        while (await (await connection.execute(waiting)).fetchone()) != (number,):
+        while (await (await connection.execute(waiting)).fetchone()) != (number,):  # noqa: ASYNC110 - the server tells nobody
             await asyncio.sleep(0.005)

@@ -28,17 +28,18 @@ _MOVE = (
     "AND uuid = %s AND alive AND version = %s RETURNING key, version), "
 )
 _CREATE = (
-    "WITH moved AS (INSERT INTO estoria.streams (version, type, uuid, alive, first_version, origin, largest)"
+    "WITH moved AS (INSERT INTO estoria.streams "
+    "(version, type, uuid, alive, first_version, origin, largest)"
     " VALUES (%s, %s, %s, true, 1, 0, 100) ON CONFLICT DO NOTHING RETURNING key, version), "
 )
-_HELD = f"held AS MATERIALIZED (SELECT moved.*, {_LOCK} FROM moved), "
+_HELD = f"held AS MATERIALIZED (SELECT moved.*, {_LOCK} FROM moved), "  # noqa: S608 - constants
 _ONE = (
-    f"written AS (INSERT INTO estoria.events ({_COLUMNS}) "
+    f"written AS (INSERT INTO estoria.events ({_COLUMNS}) "  # noqa: S608 - constants
     "SELECT nextval('estoria.positions'), key, version, false, %s, %s, %s, %s, %s, %b FROM held "
     "RETURNING position) SELECT version, position FROM held, written"
 )
 _MANY = (
-    f"written AS (INSERT INTO estoria.events ({_COLUMNS}) "
+    f"written AS (INSERT INTO estoria.events ({_COLUMNS}) "  # noqa: S608 - constants
     "SELECT nextval('estoria.positions'), key, version - %s + number, false, %s, e.id, e.type, "
     "e.content_type, e.metadata, e.data FROM held CROSS JOIN unnest(%b, %b, %b, %b, %b) "
     "WITH ORDINALITY AS e (id, type, content_type, metadata, data, number) RETURNING position) "
@@ -47,7 +48,7 @@ _MANY = (
 _ALLOCATED = (
     "held AS (UPDATE estoria.allocator SET position = position + 1 WHERE (SELECT key FROM moved) "
     "IS NOT NULL RETURNING position), "
-    f"written AS (INSERT INTO estoria.events ({_COLUMNS}) "
+    f"written AS (INSERT INTO estoria.events ({_COLUMNS}) "  # noqa: S608 - constants
     "SELECT position, key, version, false, %s, %s, %s, %s, %s, %b FROM held, moved "
     "RETURNING position) SELECT version, position FROM moved, written"
 )
