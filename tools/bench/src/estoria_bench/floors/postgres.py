@@ -46,9 +46,10 @@ _MANY = (
     "SELECT version, (SELECT array_agg(position) FROM written) FROM held"
 )
 _ALLOCATED = (
-    "held AS (UPDATE estoria.allocator SET position = position + 1 WHERE (SELECT key FROM moved) "
+    # One row for everybody: it stays locked until the commit.
+    "held AS (UPDATE estoria.allocator SET position = position + 1 WHERE (SELECT key FROM moved) "  # noqa: S608 - constants
     "IS NOT NULL RETURNING position), "
-    f"written AS (INSERT INTO estoria.events ({_COLUMNS}) "  # noqa: S608 - constants
+    f"written AS (INSERT INTO estoria.events ({_COLUMNS}) "
     "SELECT position, key, version, false, %s, %s, %s, %s, %s, %b FROM held, moved "
     "RETURNING position) SELECT version, position FROM moved, written"
 )
