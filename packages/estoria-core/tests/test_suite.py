@@ -40,6 +40,8 @@ def run(folder, text, *options):
 def pytest_on(folder, path, *options):
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", "/dev/null"]
     command += ["--rootdir", str(folder), str(path), *options]
+    # Every test that hangs says where it stands, and ends the run.
+    command += ["-o", "faulthandler_timeout=120", "-o", "faulthandler_exit_on_timeout=true"]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
 
 
@@ -49,7 +51,7 @@ def failures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("broken")
     report = folder / "report.xml"
     done = pytest_on(folder, BROKEN_STORES, "-q", "--tb=no", f"--junit-xml={report}")
-    assert done.returncode == 1, done.stdout
+    assert done.returncode == 1, done.stdout + done.stderr
     found = defaultdict(lambda: defaultdict(set))
     for case in ElementTree.parse(report).iter("testcase"):
         if case.find("error") is not None:
@@ -163,7 +165,7 @@ def test_a_waived_clause_must_fail(tmp_path):
     assert "it can't" in done.stdout
 
     done = run(tmp_path, SUBCLASS.format(waived=UNDONE, store="MemoryEventStore"))
-    assert done.returncode == 1, done.stdout
+    assert done.returncode == 1, done.stdout + done.stderr
     assert "XPASS(strict)" in done.stdout
 
 
