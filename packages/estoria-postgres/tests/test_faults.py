@@ -1,16 +1,11 @@
 """Connections that die, servers that go, pools that run dry: known outcomes and named errors."""
 
 import asyncio
-import contextlib
-import os
-import shutil
-import subprocess
-import time
 from pathlib import Path
 
 import psycopg
 import pytest
-from estoria_testservers import Proxy, postgres_candidates, start_postgres
+from estoria_testservers import Proxy, start_postgres
 
 from estoria.core import (
     EstoriaError,
@@ -402,81 +397,23 @@ async def test_a_second_loop_is_told(store):
 
 async def test_a_replica_reads_streams_and_says_what_it_can_t(open_pool, fresh_server):
     """A standby's lock table doesn't show the primary's: no stable prefix there."""
-    primary = fresh_server(start_postgres)
-    program = Path(primary.candidate.place)
-    if (program.parent / "pg_basebackup").exists():
-        backup = program.parent / "pg_basebackup"
-    else:
-        primary.close()
-        primary = fresh_server(start_postgres, postgres_candidates(owned=True)[0])
-        backup = Path(primary.candidate.place).parent / "pg_basebackup"
-    assert backup.exists()
-    async with open_pool(primary.url) as pool:
+    server = fresh_server(start_postgres)
+    async with open_pool(server.url) as pool:
         store = PostgresEventStore(pool)
         await store.setup()
         stream_id = await written(store, events=3)
-    with _standby(primary, backup) as url:
-        async with open_pool(url) as pool:
-            replica = PostgresEventStore(pool)
-            assert await versions(replica, stream_id) == [1, 2, 3]
-            for refused in (
-                replica.read_all().collect(),
-                replica.head_position(),
-                replica.append_stream(stream_id, new_events(1)),
-            ):
-                with pytest.raises(ReadOnlyReplicaError, match="primary") as caught:
-                    await refused
-                assert isinstance(caught.value, EstoriaError)
-
-
-@contextlib.contextmanager
-def _standby(primary, backup):
-    """A streaming replica of the server, in a folder of its own; gives its URL."""
-    with psycopg.connect(primary.url) as connection:
-        (data,) = connection.execute("SHOW data_directory").fetchone()
-    owner = os.stat(data)
-    as_owner = {"user": owner.st_uid, "group": owner.st_gid} if os.geteuid() == 0 else {}
-    folder = Path(data).parent / "standby"
-    libraries = {"LD_LIBRARY_PATH": str(backup.parent.parent / "lib")}
-    environ = {**os.environ, **libraries} if "pgserver" in str(backup) else None
-    subprocess.run(
-        [backup, "-D", folder, "-d", primary.url, "-R", "-c", "fast", "-X", "stream"],
-        check=True,
-        env=environ,
-        cwd=Path(data).parent,
-        **as_owner,
-    )
-    port = primary.port
-    socket = Path(data).parent
-    process = subprocess.Popen(
-        [
-            backup.with_name("postgres"),
-            "-D",
-            folder,
-            "--listen_addresses=",
-            f"--unix_socket_directories={socket}",
-            f"--port={port}",
-        ],
-        env=environ,
-        stderr=subprocess.DEVNULL,
-        cwd=socket,
-        **as_owner,
-    )
-    url = f"postgresql://postgres@/postgres?host={socket}&port={port}"
-    try:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                psycopg.connect(url).close()
-                break
-            except psycopg.OperationalError:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(20)
-        shutil.rmtree(folder, ignore_errors=True)
+    server.become_standby()
+    async with open_pool(server.url) as pool:
+        replica = PostgresEventStore(pool)
+        assert await versions(replica, stream_id) == [1, 2, 3]
+        for refused in (
+            replica.read_all().collect(),
+            replica.head_position(),
+            replica.append_stream(stream_id, new_events(1)),
+        ):
+            with pytest.raises(ReadOnlyReplicaError, match="primary") as caught:
+                await refused
+            assert isinstance(caught.value, EstoriaError)
 
 
 async def _until_waiting(connection, number):

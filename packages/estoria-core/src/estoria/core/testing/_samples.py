@@ -1,6 +1,7 @@
 """Events and streams for the clauses."""
 
-from itertools import count
+from collections.abc import Sequence
+from itertools import count, zip_longest
 from typing import Any
 
 from estoria.core import Event, NewEvent, StreamWriter, TypeID
@@ -33,3 +34,17 @@ async def versions(store: StreamWriter, stream_id: TypeID, **options: Any) -> li
 def as_given(events: list[Event]) -> list[NewEvent]:
     """What the events looked like before they were written."""
     return [NewEvent(e.type, e.data, e.data_content_type, e.metadata, e.id) for e in events]
+
+
+def first_difference(
+    expected: Sequence[object], found: Sequence[object]
+) -> tuple[int, object, object] | None:
+    """Where two long sequences part, and what stands there in each; None when they are alike.
+
+    For a thousand elements and more, which pytest compares line by line for minutes or hours
+    where it doesn't cut its output, as in CI.
+    """
+    for index, (one, other) in enumerate(zip_longest(expected, found)):
+        if one != other:
+            return index, one, other
+    return None
