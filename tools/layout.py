@@ -25,7 +25,7 @@ SUITES = (
     core.AggregateCache,
     core.CheckpointStore,
 )
-OPTIONAL_KEYS = re.compile(r"project\.(entry-points|optional-dependencies\.)")
+OPTIONAL_KEYS = re.compile(r"project\.(entry-points|optional-dependencies)(\.|$)")
 """A package has the extras and entry points that it needs."""
 
 CORE_DEPENDENCIES = {"msgspec"}
