@@ -1,9 +1,10 @@
 """What event stores are built of, for those who write one.
 
-Checks that make bad input fail alike everywhere, the iterators that page a read, and the
-rule that tells a repeated append from a refused one.
+Checks that make bad input fail alike everywhere, the iterators that page a read, the rule that
+tells a repeated append from a refused one, and the bytes that a cache keeps.
 """
 
+from estoria.core._cache_entries import VERSION_DIGITS, CacheEntries
 from estoria.core._checkpoint_store import check_position, check_projection_id
 from estoria.core._checks import (
     MAX_VERSION,
@@ -34,6 +35,8 @@ __all__ = [
     "MAX_VERSION",
     "PAGE_EVENTS",
     "RESERVED_PREFIX",
+    "VERSION_DIGITS",
+    "CacheEntries",
     "GlobalFetch",
     "GlobalIterator",
     "GlobalPage",
