@@ -44,7 +44,8 @@ class CacheEntries(Generic[S]):
         if not data.startswith(self._mark, VERSION_DIGITS):
             return None
         try:
-            return CachedAggregate(int(data[:VERSION_DIGITS]), self._codec.decode(data[self._start :]))
+            state = self._codec.decode(data[self._start :])
+            return CachedAggregate(int(data[:VERSION_DIGITS]), state)
         # A codec may be anybody's, and so may be what lies in a cache: a miss, whatever is wrong.
         except Exception:  # noqa: BLE001
             return None

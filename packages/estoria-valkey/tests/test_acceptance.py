@@ -1,0 +1,45 @@
+"""The cache and the snapshot store on Valkey, held to the contract."""
+
+import pytest
+from valkey.asyncio import Valkey, ValkeyCluster
+from valkey.asyncio.sentinel import Sentinel
+
+from estoria.core import JSONStateCodec
+from estoria.core.testing import AggregateCacheAcceptance, Cart, SnapshotStoreAcceptance
+from estoria.valkey import ValkeyAggregateCache, ValkeySnapshotStore
+
+
+class OnEachKindOfServer:
+    """A server alone, a cluster, and the master that a sentinel names."""
+
+    @pytest.fixture(params=["server", "cluster", "sentinel"])
+    async def client(self, request):
+        server = request.getfixturevalue(f"valkey_{request.param}")
+        if request.param == "cluster":
+            client = ValkeyCluster.from_url(server.url)
+        elif request.param == "sentinel":
+            watchers = Sentinel([(server.host, server.port)])
+            client = watchers.master_for(server.service)
+        else:
+            client = Valkey.from_url(server.url)
+        yield client
+        await client.aclose()
+        if request.param == "sentinel":
+            for watcher in watchers.sentinels:
+                await watcher.aclose()
+
+
+class TestValkeyAggregateCache(OnEachKindOfServer, AggregateCacheAcceptance):
+    @pytest.fixture
+    async def cache(self, client, prefix):
+        return ValkeyAggregateCache(client, JSONStateCodec(Cart), prefix=prefix)
+
+
+class TestValkeySnapshotStore(OnEachKindOfServer, SnapshotStoreAcceptance):
+    @pytest.fixture
+    async def store(self, client, prefix):
+        return ValkeySnapshotStore(client, prefix=prefix, keep_newest=None)
+
+    @pytest.fixture
+    async def store_of_newest_two(self, client, prefix):
+        return ValkeySnapshotStore(client, prefix=prefix, keep_newest=2)
