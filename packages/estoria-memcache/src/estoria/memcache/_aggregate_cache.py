@@ -40,18 +40,22 @@ class InProcessCache:
         if codec is None and not share_values:
             raise ValueError("codec is None: name one, or pass share_values=True for frozen states")
         self._codec = None if share_values else codec
+        self._decode = None if self._codec is None else self._codec.decode
         self._shards = shards
 
     async def get(self, aggregate_id: TypeID) -> CachedAggregate | None:
         """See `AggregateCache.get`."""
+        if type(aggregate_id) is not TypeID:
+            check_stream_id(aggregate_id)
         kept = self._find(aggregate_id)
         if kept is None:
             return None
-        if self._codec is None:
-            shared: CachedAggregate = kept.state
+        version, state, _ = kept
+        if self._decode is None:
+            shared: CachedAggregate = state
             return shared
         try:
-            return CachedAggregate(kept.version, self._codec.decode(kept.state))
+            return CachedAggregate(version, self._decode(state))
         # A codec may be anybody's: what it can't read is a miss, whatever is wrong.
         except Exception:  # noqa: BLE001
             shard = self._shards[self._index(aggregate_id)]

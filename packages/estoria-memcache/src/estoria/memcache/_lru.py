@@ -8,7 +8,6 @@ from typing import Any
 import pylru
 
 from estoria.core import StateCodec, TypeID
-from estoria.core.backends import check_stream_id
 from estoria.memcache._aggregate_cache import (
     InProcessCache,
     Kept,
@@ -44,6 +43,7 @@ class LRUAggregateCache(InProcessCache):
         self._shard = Shard()
         super().__init__(codec, [self._shard], share_values=share_values)
         self._ttl = math.inf if ttl is None else check_time("ttl", ttl)
+        self._expires = ttl is not None
         self._entries: Any = pylru.lrucache(check_size("max_entries", max_entries))
 
     def stats(self) -> CacheStats:
@@ -63,11 +63,10 @@ class LRUAggregateCache(InProcessCache):
             )
 
     def _find(self, aggregate_id: TypeID) -> Kept | None:
-        check_stream_id(aggregate_id)
         shard = self._shard
         with shard.lock:
             kept: Kept | None = self._entries.get(aggregate_id)
-            if kept is not None and kept.deadline <= time.monotonic():
+            if kept is not None and self._expires and kept.deadline <= time.monotonic():
                 del self._entries[aggregate_id]
                 shard.expirations += 1
                 kept = None

@@ -9,7 +9,6 @@ from typing import Any
 from cachebox import LRUCache
 
 from estoria.core import StateCodec, TypeID
-from estoria.core.backends import check_stream_id
 from estoria.memcache._aggregate_cache import (
     InProcessCache,
     Kept,
@@ -53,6 +52,7 @@ class SizedAggregateCache(InProcessCache):
         Raises `ValueError` for numbers below 1, a time that isn't above 0 and no codec.
         """
         self._ttl = math.inf if ttl is None else check_time("ttl", ttl)
+        self._expires = ttl is not None
         self._max_share = max(check_size("max_bytes", max_bytes) // check_size("shards", shards), 1)
         self._sized = [_SizedShard(self._max_share) for _ in range(shards)]
         super().__init__(codec, self._sized, share_values=False)
@@ -74,12 +74,11 @@ class SizedAggregateCache(InProcessCache):
         return CacheStats(*counts)
 
     def _find(self, aggregate_id: TypeID) -> Kept | None:
-        check_stream_id(aggregate_id)
         key = _key(aggregate_id)
         shard = self._shard_of(aggregate_id)
         with shard.lock:
             kept: Kept | None = shard.entries.get(key)
-            if kept is not None and kept.deadline <= time.monotonic():
+            if kept is not None and self._expires and kept.deadline <= time.monotonic():
                 del shard.entries[key]
                 shard.expirations += 1
                 kept = None

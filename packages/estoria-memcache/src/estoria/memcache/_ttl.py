@@ -7,7 +7,6 @@ from typing import Any
 from cachebox import TTLCache
 
 from estoria.core import StateCodec, TypeID
-from estoria.core.backends import check_stream_id
 from estoria.memcache._aggregate_cache import (
     InProcessCache,
     Kept,
@@ -68,7 +67,6 @@ class TTLAggregateCache(InProcessCache):
             )
 
     def _find(self, aggregate_id: TypeID) -> Kept | None:
-        check_stream_id(aggregate_id)
         shard = self._shard
         with shard.lock:
             kept = self._entries.get(aggregate_id)
