@@ -1,10 +1,15 @@
-"""``hatch run wheels [PACKAGE...]``: each package as somebody who installs it finds it.
+"""``hatch run wheels [--core REQUIREMENT] [--built] [PACKAGE...]``: what is published, alone.
 
 Builds a wheel and an sdist of each package. Then, for every package: its wheel and core's, alone
 in a fresh environment, give that package and no other backend; and the tests from its sdist pass
 against the installed wheel, beside what its group ``test`` names. 1 if anything fails.
+
+With ``--core``, such as ``--core estoria-core``, core comes from where that requirement finds it,
+and not from here: a released one, say. With ``--built`` nothing is built, and ``dist`` is taken
+as it lies: a released backend beside the core that is here, say.
 """
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -30,10 +35,17 @@ for name in found:
 
 def main() -> int:
     """Build and try the packages that were named, or all; 1 if one fails."""
-    names = sys.argv[1:] or sorted(path.name for path in (ROOT / "packages").iterdir())
+    parser = argparse.ArgumentParser(prog="hatch run wheels", description=__doc__)
+    parser.add_argument("package", nargs="*", help="its name; all of them by default")
+    parser.add_argument("--core", help="where core comes from; the wheel that is built by default")
+    parser.add_argument("--built", action="store_true", help="take what lies in dist")
+    arguments = parser.parse_args()
+    names = arguments.package or sorted(path.name for path in (ROOT / "packages").iterdir())
     dist = ROOT / "dist"
-    shutil.rmtree(dist, ignore_errors=True)
-    run("hatch", "--no-interactive", "build", "--all")
+    if not arguments.built:
+        shutil.rmtree(dist, ignore_errors=True)
+        run("hatch", "--no-interactive", "build", "--all")
+    core = arguments.core or str(wheel(CORE, dist))
     archives = [str(path) for name in names for path in dist.glob(f"{file_name(name)}-*")]
     run("twine", "check", "--strict", *archives)
     failed = []
@@ -41,9 +53,9 @@ def main() -> int:
         say(name)
         faults = list(check_contents(name, dist))
         with tempfile.TemporaryDirectory() as folder:
-            faults += check_alone(name, dist, Path(folder))
+            faults += check_alone(name, core, dist, Path(folder))
         with tempfile.TemporaryDirectory() as folder:
-            faults += check_tests(name, dist, Path(folder))
+            faults += check_tests(name, core, dist, Path(folder))
         for fault in faults:
             say(f"{name}: {fault}")
         if faults:
@@ -70,22 +82,22 @@ def check_contents(name: str, dist: Path) -> Iterator[str]:
         yield f"the sdist holds {odd}"
 
 
-def check_alone(name: str, dist: Path, folder: Path) -> Iterator[str]:
+def check_alone(name: str, core: str, dist: Path, folder: Path) -> Iterator[str]:
     """The wheel and core's, and of the repository nothing else."""
-    python = environment(folder / "venv", *{str(wheel(CORE, dist)), str(wheel(name, dist))})
+    python = environment(folder / "venv", *own_wheels(name, core, dist))
     expected = sorted({"core", name.removeprefix("estoria-")})
     if call(python, "-I", "-c", ALONE.format(expected=expected)):
         yield "its wheel isn't what it says when it is alone"
 
 
-def check_tests(name: str, dist: Path, folder: Path) -> Iterator[str]:
+def check_tests(name: str, core: str, dist: Path, folder: Path) -> Iterator[str]:
     """The sdist's tests, with nothing of its sources in reach, against the wheel."""
     with tarfile.open(sdist(name, dist)) as archive:
         archive.extractall(folder, filter="data")
     (unpacked,) = folder.glob(f"{file_name(name)}-*")
     shutil.move(unpacked / "tests", folder / "tests")
     group = tomllib.loads((unpacked / "pyproject.toml").read_text())["dependency-groups"]["test"]
-    own = [str(path) for path in wheels(dist, {CORE, name})]
+    own = own_wheels(name, core, dist)
     if "estoria-testservers" in group:
         own.append(str(wheel("estoria-testservers", dist)))
     python = environment(folder / "venv", *own, "--group", f"{unpacked / 'pyproject.toml'}:test")
@@ -95,9 +107,9 @@ def check_tests(name: str, dist: Path, folder: Path) -> Iterator[str]:
         yield "the tests from its sdist fail against its wheel"
 
 
-def wheels(dist: Path, names: set[str]) -> list[Path]:
-    """Their wheels."""
-    return [wheel(name, dist) for name in sorted(names)]
+def own_wheels(name: str, core: str, dist: Path) -> list[str]:
+    """The package's wheel and core."""
+    return [core] if name == CORE else [core, str(wheel(name, dist))]
 
 
 def wheel(name: str, dist: Path) -> Path:
