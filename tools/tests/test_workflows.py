@@ -17,7 +17,7 @@ ENVIRONMENTS = tomllib.loads((ROOT / "hatch.toml").read_text())["envs"]
 def commands(workflow):
     for job in workflow["jobs"].values():
         for step in job["steps"]:
-            yield from step.get("run", "").splitlines()
+            yield from re.sub(r"\$\{\{.*?\}\}", "X", step.get("run", "")).splitlines()
 
 
 def test_there_are_three():
