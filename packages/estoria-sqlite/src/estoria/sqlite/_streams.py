@@ -83,17 +83,17 @@ def _move(
 ) -> tuple[int, int, int, int] | None:
     """Move the stream's tip; its key and facts, or None when the expectation doesn't hold."""
     type, uuid = stream_id.type, stream_id.uuid.bytes
-    if expect is Expect.ANY or expect is Expect.NO_STREAM:
+    if isinstance(expect, int):
+        if expect > MAX_VERSION:
+            return None
+        moved = cursor.execute(_schema.MOVE_EXACT, (count, type, uuid, expect))
+    elif expect is Expect.ANY or expect is Expect.NO_STREAM:
         statement = _schema.MOVE_ANY if expect is Expect.ANY else _schema.MOVE_NEW
         moved = cursor.execute(statement, {"type": type, "uuid": uuid, "count": count})
-    elif expect is Expect.STREAM_EXISTS:
-        moved = cursor.execute(_schema.MOVE_EXISTING, (count, type, uuid))
-    elif expect <= MAX_VERSION:
-        moved = cursor.execute(_schema.MOVE_EXACT, (count, type, uuid, expect))
     else:
-        return None
-    rows = moved.fetchall()
-    return rows[0] if rows else None
+        moved = cursor.execute(_schema.MOVE_EXISTING, (count, type, uuid))
+    row: tuple[int, int, int, int] | None = moved.fetchone()
+    return row
 
 
 def _rows(
