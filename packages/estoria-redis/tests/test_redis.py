@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
-from estoria_testservers import Proxy, ServerStartError, start_redis
+from estoria_testservers import Proxy, start_redis, tls_in_front
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -237,23 +237,26 @@ async def test_connect_opens_and_closes(redis_server, prefix):
             await cache.get(CART)
 
 
-async def test_credentials_and_tls(fresh_server):
-    """In the URL; a wrong password is named, and not said."""
-    settings = {"requirepass": "geheim-1"}
-    try:
-        server = fresh_server(start_redis, settings=settings, tls=True)
-        query = f"?ssl_ca_certs={server.certificate_authority}"
-    except ServerStartError:  # a binary that was built without TLS
-        server, query = fresh_server(start_redis, settings=settings), ""
-    async with RedisAggregateCache.connect(server.url + query, CODEC) as cache:
-        await cache.put(CART, ENTRY)
-        assert await cache.get(CART) == ENTRY
-    wrong = server.url.replace("geheim-1", "geheim-2")
-    for url in (wrong, server.url.replace(":geheim-1@", "")):
-        async with RedisAggregateCache.connect(url + query, CODEC) as cache:
-            with pytest.raises(StoreUnavailableError, match="refuses the user") as caught:
-                await cache.get(CART)
-        assert "geheim" not in str(caught.value)
+async def test_credentials_and_tls(fresh_server, tmp_path):
+    """In the URL; a wrong password is named, and not said, and a stranger isn't trusted."""
+    server = fresh_server(start_redis, settings={"requirepass": "geheim-1"})
+    async with tls_in_front(server.host, server.port, tmp_path) as (port, authority):
+        base = f"rediss://:geheim-1@127.0.0.1:{port}/0"
+        trusting = f"?ssl_ca_certs={authority}"
+        for url in (server.url, base + trusting):
+            async with RedisAggregateCache.connect(url, CODEC) as cache:
+                await cache.put(CART, ENTRY)
+                assert await cache.get(CART) == ENTRY
+        for url, what in (
+            (server.url.replace("geheim-1", "geheim-2"), "refuses the user"),
+            (server.url.replace(":geheim-1@", ""), "refuses the user"),
+            (base.replace("geheim-1", "geheim-2") + trusting, "refuses the user"),
+            (base, "reached"),
+        ):
+            async with RedisAggregateCache.connect(url, CODEC) as cache:
+                with pytest.raises(StoreUnavailableError, match=what) as caught:
+                    await cache.get(CART)
+            assert "geheim" not in str(caught.value)
 
 
 async def test_a_slow_server_is_given_up_within_the_timeout(redis_server, prefix):

@@ -41,6 +41,7 @@ from estoria_testservers._resp import (
 )
 from estoria_testservers._server import Server
 from estoria_testservers._switchboard import Traffic
+from estoria_testservers._tls import tls_in_front
 
 __all__ = [
     "MONGODB",
@@ -83,4 +84,5 @@ __all__ = [
     "start_valkey",
     "start_valkey_cluster",
     "start_valkey_sentinel",
+    "tls_in_front",
 ]

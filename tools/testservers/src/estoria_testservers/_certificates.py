@@ -1,5 +1,6 @@
 """Certificates for servers that speak TLS."""
 
+import ssl
 from pathlib import Path
 
 
@@ -16,6 +17,12 @@ class Certificates:
         authority.cert_pem.write_to_path(str(self.authority))
         issued.cert_chain_pems[0].write_to_path(str(self._certificate))
         issued.private_key_pem.write_to_path(str(self._key))
+
+    def context(self) -> ssl.SSLContext:
+        """What a server of this process's own speaks TLS by."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self._certificate, self._key)
+        return context
 
     def settings(self) -> dict[str, str]:
         """The settings of Redis and Valkey that have them use the certificate."""
