@@ -1,10 +1,11 @@
-"""A cache of entries that all live equally long, on cachebox."""
+"""A cache of entries that all live equally long, on cachetools."""
 
 import math
+import time
 from datetime import timedelta
 from typing import Any
 
-from cachebox import TTLCache
+from cachetools import Cache, TTLCache
 
 from estoria.core import StateCodec, TypeID
 from estoria.memcache._aggregate_cache import (
@@ -43,11 +44,10 @@ class TTLAggregateCache(InProcessCache):
         """
         self._shard = Shard()
         super().__init__(codec, [self._shard], share_values=share_values)
-        bound = 0 if max_entries is None else check_size("max_entries", max_entries)
+        bound = math.inf if max_entries is None else check_size("max_entries", max_entries)
         self._entries: TTLCache[TypeID, Kept] = TTLCache(
-            bound, check_time("life_window", life_window)
+            bound, check_time("life_window", life_window), timer=time.monotonic
         )
-        self._known = 0
 
     def stats(self) -> CacheStats:
         """See `CacheStats`."""
@@ -69,7 +69,7 @@ class TTLAggregateCache(InProcessCache):
     def _find(self, aggregate_id: TypeID) -> Kept | None:
         shard = self._shard
         with shard.lock:
-            kept = self._entries.get(aggregate_id)
+            kept: Kept | None = self._entries.get(aggregate_id)
             if kept is None:
                 shard.misses += 1
             else:
@@ -83,22 +83,19 @@ class TTLAggregateCache(InProcessCache):
             there = self._entries.get(aggregate_id)
             if there is not None and there.version > version:
                 return
-            # Put anew, so that it stands where its time puts it.
-            if there is not None:
-                del self._entries[aggregate_id]
-            due = len(self._entries) + 1
-            self._entries.insert(aggregate_id, Kept(version, state, math.inf))
-            self._known = len(self._entries)
-            shard.evictions += due - self._known
+            due = self._count() + (there is None)
+            self._entries[aggregate_id] = Kept(version, state, math.inf)
+            shard.evictions += due - self._count()
 
     def _forget(self, aggregate_id: TypeID) -> None:
         with self._shard.lock:
             self._drop_expired()
             self._entries.pop(aggregate_id, None)
-            self._known = len(self._entries)
 
     def _drop_expired(self) -> None:
-        self._entries.expire()
-        left = len(self._entries)
-        self._shard.expirations += self._known - left
-        self._known = left
+        """Before anything else does: the library counts nothing."""
+        self._shard.expirations += len(list(self._entries.expire()))
+
+    def _count(self) -> int:
+        """How many there are; the library's `len` would look for expired ones."""
+        return Cache.__len__(self._entries)

@@ -116,7 +116,7 @@ IN_PROCESS: dict[str, tuple[Callable[[], AggregateCache], Callable[[], Any]]] = 
     ),
     "ttl": (
         lambda: TTLAggregateCache(MINUTE, ENTRIES, share_values=True),
-        lambda: cachebox.TTLCache(ENTRIES, 60),
+        lambda: cachetools.TTLCache(ENTRIES, 60, timer=time.monotonic),
     ),
 }
 DECODED: dict[str, Callable[[], AggregateCache]] = {
@@ -249,7 +249,7 @@ async def libraries() -> AsyncIterator[Mapping[str, Side]]:
         return run
 
     yield {
-        "ours": side(LIBRARIES["cachebox, LRU by size"]),
+        "ours": side(LIBRARIES["cachetools, LRU by size"]),
         **{name: side(make) for name, make in LIBRARIES.items()},
     }
 
