@@ -289,7 +289,10 @@ def test_32_threads_and_200_tasks_lose_no_update(make):
     assert stats.hits + stats.misses > 1_000
 
 
-ROOMY = CACHES | {"ttl": lambda: TTLAggregateCache(timedelta(minutes=1), 50, codec=CODEC)}
+ROOMY = CACHES | {
+    "sized": lambda: SizedAggregateCache(2**20, codec=CODEC, shards=4),
+    "ttl": lambda: TTLAggregateCache(timedelta(minutes=1), 50, codec=CODEC),
+}
 del ROOMY["ttl, shared"]
 
 
