@@ -32,14 +32,14 @@ class OnEachKindOfServer:
 class TestRedisAggregateCache(OnEachKindOfServer, AggregateCacheAcceptance):
     @pytest.fixture
     async def cache(self, client, prefix):
-        return RedisAggregateCache(client, JSONStateCodec(Cart), prefix=prefix)
+        return RedisAggregateCache(client, JSONStateCodec(Cart), prefix=prefix, timeout=30)
 
 
 class TestRedisSnapshotStore(OnEachKindOfServer, SnapshotStoreAcceptance):
     @pytest.fixture
     async def store(self, client, prefix):
-        return RedisSnapshotStore(client, prefix=prefix, keep_newest=None)
+        return RedisSnapshotStore(client, prefix=prefix, keep_newest=None, timeout=30)
 
     @pytest.fixture
     async def store_of_newest_two(self, client, prefix):
-        return RedisSnapshotStore(client, prefix=prefix, keep_newest=2)
+        return RedisSnapshotStore(client, prefix=prefix, keep_newest=2, timeout=30)

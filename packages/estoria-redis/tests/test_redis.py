@@ -263,13 +263,13 @@ async def test_a_slow_server_is_given_up_within_the_timeout(redis_server, prefix
     """Whatever the client's own patience, and the next call is served."""
     with Proxy(redis_server.host, redis_server.port) as proxy:
         async with Redis.from_url(proxy.url(redis_server.url)) as client:
-            cache = RedisAggregateCache(client, CODEC, prefix=prefix, timeout=0.1)
+            cache = RedisAggregateCache(client, CODEC, prefix=prefix, timeout=0.5)
             await cache.put(CART, ENTRY)
             proxy.stall()
             started = asyncio.get_running_loop().time()
-            with pytest.raises(StoreUnavailableError, match=r"within 0\.1 s"):
+            with pytest.raises(StoreUnavailableError, match=r"within 0\.5 s"):
                 await cache.get(CART)
-            assert asyncio.get_running_loop().time() - started < 1
+            assert asyncio.get_running_loop().time() - started < 5
             proxy.flow()
 
             other = TypeID.new("cart")
@@ -325,7 +325,7 @@ async def test_an_exhausted_pool_is_named(redis_server, kind, options):
     """It has one connection, and somebody else holds that."""
     pool = kind.from_url(redis_server.url, max_connections=1, **options)
     async with Redis(connection_pool=pool) as client:
-        cache = RedisAggregateCache(client, CODEC, timeout=0.2)
+        cache = RedisAggregateCache(client, CODEC, timeout=1)
         async with client.pubsub() as held:
             await held.subscribe("holds the connection")
             with pytest.raises(StoreBusyError, match="larger"):
@@ -409,7 +409,7 @@ async def test_the_application_goes_on_while_the_server_is_killed_and_started(fr
     accounts = EventSourcedStore(events, "account", Balance, events=[Deposited])
     async with Redis.from_url(server.url) as client:
         cache = RedisAggregateCache(client, JSONStateCodec(Balance))
-        store = CachedAggregates(accounts, cache, timeout=0.2)
+        store = CachedAggregates(accounts, cache, timeout=2)
         ids = [TypeID.new("account") for _ in range(10)]
         stop = asyncio.Event()
         booked = 0

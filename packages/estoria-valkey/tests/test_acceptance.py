@@ -32,14 +32,14 @@ class OnEachKindOfServer:
 class TestValkeyAggregateCache(OnEachKindOfServer, AggregateCacheAcceptance):
     @pytest.fixture
     async def cache(self, client, prefix):
-        return ValkeyAggregateCache(client, JSONStateCodec(Cart), prefix=prefix)
+        return ValkeyAggregateCache(client, JSONStateCodec(Cart), prefix=prefix, timeout=30)
 
 
 class TestValkeySnapshotStore(OnEachKindOfServer, SnapshotStoreAcceptance):
     @pytest.fixture
     async def store(self, client, prefix):
-        return ValkeySnapshotStore(client, prefix=prefix, keep_newest=None)
+        return ValkeySnapshotStore(client, prefix=prefix, keep_newest=None, timeout=30)
 
     @pytest.fixture
     async def store_of_newest_two(self, client, prefix):
-        return ValkeySnapshotStore(client, prefix=prefix, keep_newest=2)
+        return ValkeySnapshotStore(client, prefix=prefix, keep_newest=2, timeout=30)
