@@ -296,7 +296,7 @@ WORKLOADS = [
     Workload(
         "caches.libraries",
         "in-process libraries: puts over the bound, and gets; 'ours' is the one taken, by size",
-        [],
+        [Bar("theine", 1)],
         libraries,
     ),
 ]
