@@ -1,8 +1,11 @@
 """Clients and stores for the tests."""
 
+import gc
+import warnings
 from contextlib import asynccontextmanager
 
 import pytest
+from estoria_testservers import Proxy
 from pymongo import AsyncMongoClient
 
 from estoria.mongodb import Layout, MongoEventStore
@@ -13,6 +16,9 @@ LAYOUTS = {
     "selected": Layout.selected("by first letter", lambda name: f"events {name[:1].lower()}"),
 }
 
+HURRIED = {"heartbeatFrequencyMS": 500}
+"""A server that says that it is going is asked again so soon."""
+
 
 @pytest.fixture
 def anyio_backend():
@@ -21,12 +27,13 @@ def anyio_backend():
 
 @pytest.fixture(params=["single", "per type"])
 def layout(request):
+    """For what must hold whether an append is one insert or a transaction."""
     return LAYOUTS[request.param]
 
 
 @pytest.fixture
 async def client(mongodb_server):
-    async with AsyncMongoClient(mongodb_server.url) as client:
+    async with AsyncMongoClient(mongodb_server.url, **HURRIED) as client:
         yield client
 
 
@@ -47,3 +54,58 @@ def open_transaction(client):
             yield session
 
     return transaction
+
+
+@pytest.fixture
+async def laid_out(client, mongodb_database, layout):
+    """A store of this layout, straight at the server."""
+    store = MongoEventStore(client, mongodb_database, layout=layout)
+    await store.setup()
+    return store
+
+
+def is_heartbeat(request):
+    """What the driver sends by itself."""
+    return b"hello\x00" in request or b"ismaster\x00" in request or b"endSessions" in request
+
+
+@pytest.fixture
+def proxy(mongodb_server):
+    with Proxy(mongodb_server.host, mongodb_server.port, ignore=is_heartbeat) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def proxied(proxy, mongodb_server):
+    """A client through the proxy."""
+    async with AsyncMongoClient(proxy.url(mongodb_server.url), **HURRIED) as client:
+        yield client
+
+
+@pytest.fixture
+def fail(client):
+    """Arms the server's fail point: `async with fail("insert", errorCode=91):`."""
+
+    @asynccontextmanager
+    async def fail(*commands, times=1, **data):
+        point = {"configureFailPoint": "failCommand"}
+        data = {"failCommands": list(commands), **data}
+        await client.admin.command({**point, "mode": {"times": times}, "data": data})
+        try:
+            yield
+        finally:
+            await client.admin.command({**point, "mode": "off"})
+
+    return fail
+
+
+@pytest.fixture
+def lost_sockets():
+    """For tests in which servers go: the driver loses sockets of its own then.
+
+    Those that its monitors are connecting when the client closes.
+    """
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()

@@ -16,12 +16,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+from pymongo.errors import PyMongoError
+
 from estoria.core import (
     Appended,
     Event,
     Expect,
     NewEvent,
     StreamVersionMismatchError,
+    TransactionAbortedError,
     TypeID,
 )
 from estoria.core.backends import repeated_batch
@@ -36,7 +39,7 @@ from estoria.mongodb._documents import (
     parts,
     written_events,
 )
-from estoria.mongodb._errors import BatchTooLargeError
+from estoria.mongodb._errors import BatchTooLargeError, OutcomeUnknownError, is_passing
 from estoria.mongodb._groups import Groups
 from estoria.mongodb._numbers import Numbers
 from estoria.mongodb._streams import Streams
@@ -123,14 +126,16 @@ class Appends:
     ) -> None:
         self.hooks = tuple(hooks)
         self._database, self._streams = database, streams
-        numbers = Numbers(database, numbered)
-        self._groups = Groups(database, numbered, numbers)
-        self.transactions = Transactions(database, streams.layout, numbers)
+        self._numbers = Numbers(database, numbered)
+        self._groups = Groups(database, numbered, self._numbers)
+        self.transactions = Transactions(database, streams.layout, self._numbers)
+        self._truncations = 0
         self._busy: dict[TypeID, tuple[asyncio.Lock, int]] = {}
 
     async def append(self, given: Given) -> Appended:
         """Append, or give what it gave before; for `Database.run`."""
         async with self._alone(given.stream_id):
+            truncations = self._truncations
             tip = self._streams.known(given.stream_id)
             if tip is None and given.expect is Expect.NO_STREAM:
                 # If there is, or ever was, something, version 1 is taken.
@@ -139,6 +144,7 @@ class Appends:
                 tip = None
             while True:
                 if tip is None:
+                    truncations = self._truncations
                     first, tip, left_over = await given.first_result(self._streams)
                     if first is not None:
                         return first
@@ -148,10 +154,17 @@ class Appends:
                         await self.clean_up(given.stream_id, tip.first_version - 1)
                 documents = given.documents(tip)
                 if await self.put(documents, tip, given.size, given):
+                    if truncations != self._numbers.truncations:
+                        tip = await self._truncated_tip(given.stream_id, tip)
                     appended, tip = given.appended(documents, tip)
                     self._streams.note(given.stream_id, tip)
                     return appended
                 tip = None
+
+    async def truncated(self, stream_id: TypeID, tip: Tip) -> None:
+        """Tell everybody that the stream begins where this tip says."""
+        await self._numbers.count_truncation()
+        self._streams.note(stream_id, tip)
 
     async def put(
         self, documents: list[Document], tip: Tip, size: int, given: Given | None = None
@@ -172,10 +185,27 @@ class Appends:
             for hook in hooks:
                 try:
                     await hook(session, appended)
+                except PyMongoError as error:
+                    if is_passing(error):
+                        # The transaction is over, and will be run again.
+                        raise
+                    raise FailedHookError(error) from error
+                except TransactionAbortedError as error:
+                    # An append of the hook's own, in the same transaction.
+                    raise OutcomeUnknownError("a hook's append came too late") from error
                 except Exception as error:
-                    raise FailedHookError from error
+                    raise FailedHookError(error) from error
 
         return await self.transactions.insert(documents, tip.number, run_hooks)
+
+    async def _truncated_tip(self, stream_id: TypeID, tip: Tip) -> Tip:
+        """The tip, with the first version that the stream has now: somebody has truncated one."""
+        self._truncations = self._numbers.truncations
+        self._streams.forget_all()
+        found, _ = await self._streams.look(stream_id)
+        if tip.alive and found.alive and found.origin == tip.origin:
+            return tip._replace(first_version=found.first_version)
+        return tip
 
     async def clean_up(self, stream_id: TypeID, to_version: int) -> None:
         """Take the events up to this version out; may be repeated."""

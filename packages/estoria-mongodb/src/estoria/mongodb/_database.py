@@ -45,6 +45,7 @@ TIMEOUT = 30.0
 MAJORITY: Document = {"w": "majority", "j": True}
 
 _OPTIONS: CodecOptions[Document] = CodecOptions(uuid_representation=UuidRepresentation.STANDARD)
+_BATCH = {"batchSize": 1_000_000}
 _EXISTS = 48
 _FIRST_PAUSE = 0.002
 _LONGEST_PAUSE = 0.25
@@ -94,7 +95,7 @@ class Database:
         self, collection: str, pipeline: list[Document], session: Session | None = None
     ) -> tuple[list[Document], int]:
         """What a pipeline gives in its first answer, and the cursor, 0 when that was all."""
-        command = {"aggregate": collection, "pipeline": pipeline, "cursor": {"batchSize": 100_000}}
+        command = {"aggregate": collection, "pipeline": pipeline, "cursor": _BATCH}
         cursor = (await self.read(command, session))["cursor"]
         return cursor["firstBatch"], cursor["id"]
 
@@ -106,7 +107,8 @@ class Database:
         self, collection: str, wanted: Document, session: Session | None = None, **options: Any
     ) -> list[Document]:
         """The documents of one answer, 16 MiB of them at most; no cursor stays."""
-        command = {"find": collection, "filter": wanted, "singleBatch": True, **options}
+        # Else a batch is of 101 documents.
+        command = {"find": collection, "filter": wanted, "singleBatch": True, **_BATCH, **options}
         found: list[Document] = (await self.read(command, session))["cursor"]["firstBatch"]
         return found
 
@@ -188,7 +190,12 @@ class Database:
 
     async def _command(self, command: Document, session: Session | None) -> Document:
         sent = self._database.command(command, codec_options=_OPTIONS, session=session)
-        answer: Document = await self._unbroken(sent, session)
+        try:
+            answer: Document = await self._unbroken(sent, session)
+        except OperationFailure as error:
+            if session is None and error.details and "operationTime" in error.details:
+                self._note(error.details["operationTime"])
+            raise
         if session is None and "operationTime" in answer and "writeConcernError" not in answer:
             self._note(answer["operationTime"])
         return answer

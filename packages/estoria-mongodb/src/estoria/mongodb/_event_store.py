@@ -42,6 +42,7 @@ from estoria.mongodb._layout import Layout
 from estoria.mongodb._listing import list_streams
 from estoria.mongodb._streams import Streams
 from estoria.mongodb._transaction import MongoTransaction, page_fetch
+from estoria.mongodb._transactions import FailedHookError
 
 AppendHook = Callable[[Session, Sequence[Event]], Awaitable[None]]
 """``async def hook(session, events)``: runs in the append's transaction, after the inserts."""
@@ -168,7 +169,11 @@ class MongoEventStore:
         if not batch:
             return Appended()
         given = Given.of(stream_id, batch, expected, microseconds_now())
-        return await self._run(lambda: self._appends.append(given))
+        try:
+            return await self._run(lambda: self._appends.append(given))
+        except FailedHookError as failed:
+            hooks_own = failed.error
+        raise hooks_own
 
     def read_stream(
         self,
@@ -223,6 +228,9 @@ class MongoEventStore:
                     # An attempt whose answer was lost, or somebody else at the same time.
                     break
                 if not tip.alive:
+                    if tip.version:
+                        # Whoever deleted it may not have come to the end.
+                        await self._appends.clean_up(stream_id, tip.version)
                     raise StreamNotFoundError(stream_id)
                 seen = tip
                 if await self._appends.put([deletion_document(stream_id, tip)], tip, 500):
@@ -244,9 +252,8 @@ class MongoEventStore:
             collection = self._layout.select(stream_id.type)
             update = _schema.truncation(stream_id, to_version)
             await self._database.write({"update": collection, "updates": [update]})
-            self._streams.note(
-                stream_id, tip._replace(first_version=max(tip.first_version, to_version + 1))
-            )
+            first = max(tip.first_version, to_version + 1)
+            await self._appends.truncated(stream_id, tip._replace(first_version=first))
             await self._appends.clean_up(stream_id, to_version)
 
         await self._run(truncate)

@@ -24,7 +24,8 @@ from estoria.mongodb._errors import MAX_TIME_EXPIRED
 _log = logging.getLogger("estoria.mongodb")
 
 _FENCE_MILLISECONDS = 50
-_FENCES = 1_000
+_FENCES = 200
+_ROUNDS = 20
 _SAVE_EVERY = 10_000
 _UNAUTHORIZED = 13
 
@@ -46,7 +47,7 @@ class Frontier:
     async def settle(self) -> int:
         """The frontier, as a number."""
         await self._load()
-        for _ in range(2):
+        for _ in range(_ROUNDS):
             visible, missing = await self._look()
             if not missing:
                 break

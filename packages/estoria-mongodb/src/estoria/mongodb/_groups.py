@@ -21,7 +21,11 @@ _GROUPS = 2
 _GROUP_DOCUMENTS = 1_000
 _GROUP_BYTES = 32 * 2**20
 _GROUP_MILLISECONDS = 500
-"""A transaction that is open on one of its streams holds up a group no longer than this."""
+"""A transaction that is open on one of its streams holds up a group no longer than this, and what
+its size takes."""
+
+_MILLISECOND_BYTES = 16 * 2**10
+_MAX_SLOW = 10_000
 
 
 class _Entry(NamedTuple):
@@ -73,7 +77,10 @@ class Groups:
     async def _drain(self) -> None:
         try:
             while self._waiting:
-                await self._settle(self._take(), _GROUP_MILLISECONDS)
+                group = self._take()
+                size = sum(entry.size for entry in group)
+                milliseconds = _GROUP_MILLISECONDS + len(group) + size // _MILLISECOND_BYTES
+                await self._settle(group, milliseconds)
         finally:
             self._running -= 1
 
@@ -98,8 +105,6 @@ class Groups:
             async with asyncio.timeout(self._database.timeout):
                 await self._insert(group, milliseconds)
         except BaseException as error:
-            if isinstance(error, OperationFailure) and error.code == MAX_TIME_EXPIRED:
-                self._slow.update(entry.stream for entry in group)
             cancelled = not isinstance(error, Exception)
             for entry in group:
                 if entry.outcome.done():
@@ -118,20 +123,54 @@ class Groups:
         first = await self._numbers.take(len(group), above)
         for number, entry in enumerate(group, first):
             entry.document["_id"] = number
-        answer = await self._database.write(
-            {
-                "insert": self._collection,
-                "documents": [entry.document for entry in group],
-                "ordered": False,
-                "maxTimeMS": milliseconds,
-            }
-        )
+        try:
+            answer = await self._database.write(
+                {
+                    "insert": self._collection,
+                    "documents": [entry.document for entry in group],
+                    "ordered": False,
+                    "maxTimeMS": milliseconds,
+                }
+            )
+        except OperationFailure as error:
+            if error.code != MAX_TIME_EXPIRED:
+                raise
+            await self._sort_out(group)
+            return
         refusals = {each["index"]: each for each in answer.get("writeErrors", ())}
         for index, entry in enumerate(group):
             if index not in refusals and not entry.outcome.done():
                 entry.outcome.set_result(True)
         if refusals:
             await self._refuse([(group[index], each) for index, each in refusals.items()])
+
+    async def _sort_out(self, group: Sequence[_Entry]) -> None:
+        """Find what held the group up: the server works through it one by one.
+
+        So what stands there is done, the first that doesn't is a stream that somebody's
+        transaction holds, or just where time was up, and those after it may try again at once.
+        """
+        numbers = [entry.document["_id"] for entry in group]
+        found = await self._database.find(
+            self._collection,
+            {"_id": {"$in": numbers}, "claims": {"$exists": True}},
+            projection={"type": 1, "uuid": 1, "claims": 1},
+        )
+        claims = {(each["type"], each["uuid"], each["_id"]): each["claims"] for each in found}
+        held_up = False
+        for entry in group:
+            if entry.outcome.done():
+                continue
+            document = entry.document
+            if claims.get((*entry.stream, document["_id"])) == document["claims"]:
+                entry.outcome.set_result(True)
+                continue
+            if not held_up:
+                held_up = True
+                if len(self._slow) >= _MAX_SLOW:
+                    self._slow.clear()
+                self._slow.add(entry.stream)
+            entry.outcome.set_exception(OutcomeUnknownError("its time was up"))
 
     async def _refuse(self, refused: list[tuple[_Entry, Document]]) -> None:
         """Fill the numbers that were taken in vain, so that no reader waits at them."""

@@ -20,6 +20,7 @@ class Streams:
     def __init__(self, database: Database, layout: Layout) -> None:
         self.database, self.layout = database, layout
         self._tips: dict[TypeID, Tip] = {}
+        self._forgotten = 0
 
     def known(self, stream_id: TypeID) -> Tip | None:
         """A tip that the stream once had; all its versions are taken for good."""
@@ -39,6 +40,11 @@ class Streams:
     def forget(self, stream_id: TypeID) -> None:
         """Ask anew at the next use."""
         self._tips.pop(stream_id, None)
+
+    def forget_all(self) -> None:
+        """Ask anew of every stream, and don't keep what was asked before this."""
+        self._tips.clear()
+        self._forgotten += 1
 
     async def look(
         self, stream_id: TypeID, ids: Sequence[object] = (), session: Session | None = None
@@ -128,6 +134,7 @@ class Streams:
     ) -> tuple[Tip | None, list[Document]]:
         """The tip, None if it came into being meanwhile, and all documents with events."""
         collection = self.layout.select(stream_id.type)
+        forgotten = self._forgotten
         pipeline = [*_schema.facts(stream_id, collection), *extra]
         if session is None:
             documents, cursor = await self.database.aggregate(collection, pipeline)
@@ -146,7 +153,7 @@ class Streams:
         if len(facts) != 2 or "anchor" in facts[0]:
             return None, []
         tip = tip_of(facts[0], facts[1])
-        if session is None:
+        if session is None and forgotten == self._forgotten:
             self.note(stream_id, tip)
         return tip, rest
 

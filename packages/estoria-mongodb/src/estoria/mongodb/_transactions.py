@@ -1,6 +1,5 @@
 """Appends that are more than one document, in a transaction: claims on numbers, hooks, parts."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from pymongo.errors import OperationFailure, PyMongoError
@@ -12,6 +11,8 @@ from estoria.mongodb._errors import DUPLICATE_KEY, OutcomeUnknownError
 from estoria.mongodb._layout import Layout
 from estoria.mongodb._numbers import Numbers
 
+_FILL_MILLISECONDS = 50
+
 Work = Callable[[Session], Awaitable[None]]
 
 
@@ -21,6 +22,10 @@ class RefusedError(Exception):
 
 class FailedHookError(Exception):
     """Carries what a hook raised past those who look for errors of their own."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class Transactions:
@@ -44,14 +49,14 @@ class Transactions:
         except RefusedError:
             await self._fill(documents)
             return False
-        except FailedHookError:
+        except (FailedHookError, OutcomeUnknownError):
             await self._fill(documents)
             raise
         except OperationFailure as error:
+            await self._fill(documents)
             if error.code != DUPLICATE_KEY:
                 raise
             # A number was taken: a reader's fence was faster.
-            await self._fill(documents)
             await self._numbers.catch_up()
             raise OutcomeUnknownError("the number was taken") from error
         return True
@@ -105,10 +110,11 @@ class Transactions:
     async def _fill(self, documents: Sequence[Document]) -> None:
         """Fill the numbers that were taken in vain, so that no reader waits at them."""
         stubs = [{"_id": document["_id"]} for document in documents]
-        collection = self._layout.only or _schema.POSITIONS
+        insert = {"insert": self._layout.only or _schema.POSITIONS, "documents": stubs}
         try:
-            await asyncio.shield(
-                self._database.write({"insert": collection, "documents": stubs, "ordered": False})
+            # Where the transaction is open after all, in the server, it would wait for its end.
+            await self._database.write(
+                {**insert, "ordered": False, "maxTimeMS": _FILL_MILLISECONDS}
             )
         except PyMongoError:
             # Readers do the same after a while.
