@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 from estoria.core import (
     Appended,
@@ -39,7 +39,12 @@ from estoria.mongodb._documents import (
     parts,
     written_events,
 )
-from estoria.mongodb._errors import BatchTooLargeError, OutcomeUnknownError, is_passing
+from estoria.mongodb._errors import (
+    TOO_LARGE_FOR_CACHE,
+    BatchTooLargeError,
+    OutcomeUnknownError,
+    is_passing,
+)
 from estoria.mongodb._groups import Groups
 from estoria.mongodb._numbers import Numbers
 from estoria.mongodb._streams import Streams
@@ -153,7 +158,13 @@ class Appends:
                     if left_over:
                         await self.clean_up(given.stream_id, tip.first_version - 1)
                 documents = given.documents(tip)
-                if await self.put(documents, tip, given.size, given):
+                try:
+                    done = await self.put(documents, tip, given.size, given)
+                except OperationFailure as error:
+                    if error.code != TOO_LARGE_FOR_CACHE:
+                        raise
+                    raise BatchTooLargeError(given.stream_id, given.size, None) from error
+                if done:
                     if truncations != self._numbers.truncations:
                         tip = await self._truncated_tip(given.stream_id, tip)
                     appended, tip = given.appended(documents, tip)

@@ -26,11 +26,13 @@ from estoria.core import EstoriaError, SchemaMissingError, SchemaVersionError, S
 from estoria.core.backends import Owner
 from estoria.mongodb import _schema
 from estoria.mongodb._errors import (
+    DUPLICATE_KEY,
     OutcomeUnknownError,
     checked,
     is_passing,
     is_unknown_commit,
     named_error,
+    refusal_error,
 )
 
 T = TypeVar("T")
@@ -83,6 +85,14 @@ class Database:
 
     async def write(self, command: Document, session: Session | None = None) -> Document:
         """The answer to a writing command; duplicate keys are in its ``writeErrors``."""
+        answer = await self.write_each(command, session)
+        for refusal in answer.get("writeErrors", ()):
+            if refusal["code"] != DUPLICATE_KEY:
+                raise refusal_error(refusal)
+        return answer
+
+    async def write_each(self, command: Document, session: Session | None = None) -> Document:
+        """The same, with whatever was refused in its ``writeErrors``."""
         if session is None:
             command = {**command, "writeConcern": MAJORITY}
         return checked(await self._command(command, session))

@@ -3,7 +3,7 @@
 ::
 
     EstoriaError
-    ├── BatchTooLargeError           a batch that needs a transaction, on a server without any
+    ├── BatchTooLargeError           a batch that this server can't write at once
     └── StoreUnavailableError
         ├── PermissionMissingError   the user lacks a right, or isn't let in
         └── ReplicaSetRequiredError  a standalone server, where transactions are needed
@@ -24,6 +24,7 @@ from estoria.core import (
 )
 
 DUPLICATE_KEY = 11000
+TOO_LARGE_FOR_CACHE = 388
 MAX_TIME_EXPIRED = 50
 
 _PERMISSION = (13, 18, 8000)
@@ -53,16 +54,17 @@ class ReplicaSetRequiredError(StoreUnavailableError):
 
 
 class BatchTooLargeError(EstoriaError):
-    """A batch over one document, on a server without transactions; nothing was written.
+    """A batch that this server can't write at once; nothing was written.
 
-    Sizes in bytes.
+    `size` is in bytes, as is `limit`: of one document, where the server has no transactions; None
+    where the batch is more than its cache takes of one transaction.
     """
 
-    def __init__(self, stream_id: TypeID, size: int, limit: int) -> None:
-        super().__init__(
-            f"a batch for {stream_id} takes {size} bytes; over {limit} it needs transactions, "
-            "which a standalone server has not"
-        )
+    def __init__(self, stream_id: TypeID, size: int, limit: int | None) -> None:
+        why = f"over {limit} it needs transactions, which a standalone server has not"
+        if limit is None:
+            why = "that is more than the server's cache takes of one transaction: split it"
+        super().__init__(f"a batch for {stream_id} takes {size} bytes; {why}")
         self.stream_id, self.size, self.limit = stream_id, size, limit
 
 
@@ -101,18 +103,17 @@ def is_aborted(error: errors.PyMongoError) -> bool:
 def checked(answer: dict[str, Any]) -> dict[str, Any]:
     """The answer to a command, unless the server couldn't promise that it lasts.
 
-    Raises `OutcomeUnknownError` then, and `pymongo.errors.OperationFailure` for a refusal of a
-    document that isn't a duplicate key.
+    Raises `OutcomeUnknownError` then.
     """
     concern = answer.get("writeConcernError")
     if concern is not None:
         raise OutcomeUnknownError(concern.get("errmsg", "no majority has it yet"))
-    for refusal in answer.get("writeErrors", ()):
-        if refusal["code"] != DUPLICATE_KEY:
-            # Not its message: it may quote what was written.
-            name = refusal.get("codeName", "a document was refused")
-            raise errors.OperationFailure(name, refusal["code"])
     return answer
+
+
+def refusal_error(refusal: dict[str, Any]) -> errors.OperationFailure:
+    """A document's refusal as an error, without its message: that may quote what was written."""
+    return errors.OperationFailure(f"document refused, code {refusal['code']}", refusal["code"])
 
 
 def named_error(error: BaseException, where: str) -> EstoriaError:

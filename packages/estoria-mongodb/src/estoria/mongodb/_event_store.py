@@ -283,6 +283,7 @@ class MongoEventStore:
         return MongoTransaction(
             connection,
             self._database,
+            self._check,
             self._streams,
             self._appends,
             self._frontier,
@@ -294,9 +295,14 @@ class MongoEventStore:
             return await self._database.run(work)
 
         async def checked() -> T:
-            found = await self._database.schema()
-            _schema.check_layout(found.get("layout"), self._layout.name, self._database.where)
-            self._checked = True
+            await self._check()
             return await work()
 
         return await self._database.run(checked)
+
+    async def _check(self) -> None:
+        """Raise unless the database was set up, by this release and for this layout."""
+        if not self._checked:
+            found = await self._database.schema()
+            _schema.check_layout(found.get("layout"), self._layout.name, self._database.where)
+            self._checked = True

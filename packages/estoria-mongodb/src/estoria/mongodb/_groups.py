@@ -12,7 +12,12 @@ from pymongo.errors import OperationFailure
 
 from estoria.mongodb._database import Database
 from estoria.mongodb._documents import Document
-from estoria.mongodb._errors import MAX_TIME_EXPIRED, OutcomeUnknownError
+from estoria.mongodb._errors import (
+    DUPLICATE_KEY,
+    MAX_TIME_EXPIRED,
+    OutcomeUnknownError,
+    refusal_error,
+)
 from estoria.mongodb._numbers import Numbers
 
 _GROUPS = 2
@@ -124,7 +129,7 @@ class Groups:
         for number, entry in enumerate(group, first):
             entry.document["_id"] = number
         try:
-            answer = await self._database.write(
+            answer = await self._database.write_each(
                 {
                     "insert": self._collection,
                     "documents": [entry.document for entry in group],
@@ -176,7 +181,7 @@ class Groups:
         """Fill the numbers that were taken in vain, so that no reader waits at them."""
         vain, collided = [], False
         for entry, refusal in refused:
-            if "_id" in refusal["keyPattern"]:
+            if _names_number(refusal):
                 collided = True
             else:
                 vain.append({"_id": entry.document["_id"]})
@@ -189,8 +194,14 @@ class Groups:
         for entry, refusal in refused:
             if entry.outcome.done():
                 continue
-            if "_id" in refusal["keyPattern"]:
+            if _names_number(refusal):
                 # The number, not the version, is taken: a reader's fence was faster.
                 entry.outcome.set_exception(OutcomeUnknownError("the number was taken"))
-            else:
+            elif refusal["code"] == DUPLICATE_KEY:
                 entry.outcome.set_result(False)
+            else:
+                entry.outcome.set_exception(refusal_error(refusal))
+
+
+def _names_number(refusal: Document) -> bool:
+    return "_id" in refusal.get("keyPattern", ())

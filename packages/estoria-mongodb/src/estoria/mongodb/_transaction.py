@@ -37,6 +37,7 @@ class MongoTransaction:
         self,
         session: Session,
         database: Database,
+        check: Callable[[], Awaitable[None]],
         streams: Streams,
         appends: Appends,
         frontier: Frontier,
@@ -47,7 +48,7 @@ class MongoTransaction:
             raise TypeError(
                 f"connection is a {type(session).__name__}, not a pymongo AsyncClientSession"
             )
-        self._session, self._database = session, database
+        self._session, self._database, self._check = session, database, check
         self._streams, self._appends, self._frontier = streams, appends, frontier
         self._max_event_bytes = max_event_bytes
 
@@ -117,7 +118,7 @@ class MongoTransaction:
                 'open one with "async with await session.start_transaction():"'
             )
         try:
-            await self._database.schema()
+            await self._check()
             yield
         except (RefusedError, OutcomeUnknownError) as error:
             raise TransactionAbortedError("somebody else came first") from error
