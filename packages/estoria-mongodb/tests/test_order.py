@@ -11,7 +11,7 @@ from pymongo import AsyncMongoClient
 
 from estoria.core import StreamVersionMismatchError, TransactionAbortedError, TypeID
 from estoria.core.testing import new_events, versions, written
-from estoria.mongodb import MongoEventStore, _schema
+from estoria.mongodb import MongoEventStore, _frontier, _schema
 
 pytestmark = pytest.mark.anyio
 
@@ -43,6 +43,18 @@ def impatient(make):
 def slow(make, proxied):
     """A writer behind a proxy."""
     return make(FOR_EVER, proxied)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of the readers' patience; `clock(seconds)` moves it on."""
+    now = [1_000.0]
+    monkeypatch.setattr(_frontier, "monotonic", lambda: now[0])
+
+    def move(seconds):
+        now[0] += seconds
+
+    return move
 
 
 @pytest.fixture
@@ -143,28 +155,29 @@ async def test_a_fence_that_loses_finds_what_won(laid_out, make, proxy, mongodb_
         assert [a, b] == await reading
 
 
-async def test_patience_is_what_a_reader_waits(laid_out, make, hold):
+async def test_patience_is_what_a_reader_waits(laid_out, make, hold, clock):
     """A gap is given up only once it was seen for so long; by this reader."""
     reader = make(0.3)
     fault, append = await hold()
     (b,) = await laid_out.append_stream(TypeID.new("fast"), new_events(1))
     assert await positions(reader) == []
+    clock(0.25)
     assert await positions(reader) == []
 
-    await asyncio.sleep(0.35)
+    clock(0.1)
 
     assert await positions(reader) == [b.global_position]
     fault.release()
     await append
 
 
-async def test_a_new_gap_has_patience_of_its_own(laid_out, make, hold):
+async def test_a_new_gap_has_patience_of_its_own(laid_out, make, hold, clock):
     """That an old one was given up says nothing about the next."""
     reader = make(0.3)
     first, one = await hold()
     (b,) = await laid_out.append_stream(TypeID.new("fast"), new_events(1))
     assert await positions(reader) == []
-    await asyncio.sleep(0.35)
+    clock(0.35)
     second, two = await hold()
     await written(laid_out, events=1)
 
