@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from estoria_testservers import Proxy
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, common
 
 from estoria.mongodb import Layout, MongoEventStore
 
@@ -16,8 +16,14 @@ LAYOUTS = {
     "selected": Layout.selected("by first letter", lambda name: f"events {name[:1].lower()}"),
 }
 
-HURRIED = {"heartbeatFrequencyMS": 500}
+HURRIED = {"heartbeatFrequencyMS": 50}
 """A server that says that it is going is asked again so soon."""
+
+
+@pytest.fixture(autouse=True)
+def hasty_driver(monkeypatch):
+    """It waits half a second after every cut connection, which the tests cut by the hundred."""
+    monkeypatch.setattr(common, "MIN_HEARTBEAT_INTERVAL", 0.02)
 
 
 @pytest.fixture

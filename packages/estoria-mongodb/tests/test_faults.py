@@ -55,6 +55,19 @@ def through(proxied, mongodb_database, laid_out, layout):
 
 
 STEPS = {"number": b"findAndModify", "insert": b"the cut one", "commit": b"commitTransaction"}
+COMMANDS = {"number": "findAndModify", "insert": "insert", "commit": "commitTransaction"}
+of_each_layout = pytest.mark.parametrize(
+    ("layout", "step"),
+    [
+        ("single", "number"),
+        ("single", "insert"),
+        ("per type", "number"),
+        ("per type", "insert"),
+        ("per type", "commit"),
+    ],
+    indirect=["layout"],
+)
+"""An append to one collection has no transaction, and so no commit."""
 
 
 async def _cut_off(laid_out, through, arm, expect=2):
@@ -76,11 +89,9 @@ async def _cut_off(laid_out, through, arm, expect=2):
     assert appended.stream.version == start + 1
 
 
-@pytest.mark.parametrize("step", STEPS)
-async def test_an_append_that_is_cut_off_happens_once(laid_out, through, cut, step, layout):
+@of_each_layout
+async def test_an_append_that_is_cut_off_happens_once(laid_out, through, cut, step):
     """It is tried again under its ids: the caller never learns of the cut."""
-    if step == "commit" and layout.only is not None:
-        pytest.skip("an append to one collection has no transaction")
     await _cut_off(laid_out, through, lambda: cut(STEPS[step]))
 
 
@@ -90,7 +101,7 @@ async def test_an_append_whose_answer_is_lost_happens_once(laid_out, through, pr
     await _cut_off(laid_out, through, lambda: proxy.cut_before_answer(b"the cut one"), expect)
 
 
-@pytest.mark.parametrize("step", STEPS)
+@of_each_layout
 @pytest.mark.parametrize(
     "fault",
     [
@@ -103,15 +114,12 @@ async def test_an_append_whose_answer_is_lost_happens_once(laid_out, through, pr
     ],
     ids=str,
 )
-async def test_what_a_server_says_in_an_election_is_no_error(laid_out, fail, step, fault, layout):
+async def test_what_a_server_says_in_an_election_is_no_error(laid_out, fail, step, fault):
     """Refused before it ran, or done but not known to last: tried again, and written once."""
-    command = {"number": "findAndModify", "insert": "insert", "commit": "commitTransaction"}[step]
-    if step == "commit" and layout.only is not None:
-        pytest.skip("an append to one collection has no transaction")
     stream_id = TypeID.new("account")
     await laid_out.append_stream(stream_id, new_events(1))
 
-    async with fail(command, **fault):
+    async with fail(COMMANDS[step], **fault):
         appended = await laid_out.append_stream(stream_id, new_events(2), expect=1)
 
     assert [event.stream_version for event in appended] == [2, 3]
