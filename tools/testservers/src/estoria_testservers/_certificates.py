@@ -21,7 +21,7 @@ class Certificates:
     def context(self) -> ssl.SSLContext:
         """What a server of this process's own speaks TLS by."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self._certificate, self._key)
+        context.load_cert_chain(self.certificate, self.key)
         return context
 
     def settings(self) -> dict[str, str]:
