@@ -1,8 +1,10 @@
 """Servers, clients and stores for the tests."""
 
+import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
+from anyio.pytest_plugin import get_runner
 from estoria_testservers import fresh_name
 
 from estoria.kurrentdb import KurrentDBEventStore
@@ -11,6 +13,18 @@ from estoria.kurrentdb import KurrentDBEventStore
 @pytest.fixture
 def anyio_backend():
     return "asyncio"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_loop():
+    """Keeps the event loop from test to test.
+
+    gRPC tells a loop of cancelled calls a little later, and the client cancels each append's
+    call once it is answered: a loop that is closed after every test can't be told.
+    """
+    with get_runner("asyncio", {}) as runner:
+        yield
+        runner.run_fixture(asyncio.sleep, {"delay": 0.1})
 
 
 @pytest.fixture

@@ -27,10 +27,10 @@ from estoria.core import (
     StreamVersionMismatchError,
     TypeID,
 )
-from estoria.core.backends import repeated_batch
-from estoria.kurrentdb._connection import Connection
+from estoria.core.backends import PAGE_EVENTS, repeated_batch
+from estoria.kurrentdb._connection import Connection, Retention
 from estoria.kurrentdb._errors import StreamDeletedError
-from estoria.kurrentdb._reading import standing, stream_info
+from estoria.kurrentdb._reading import find, stream_info
 from estoria.kurrentdb._schema import MAX_REVISION, event_of, proposal, written
 
 _STATES = {
@@ -39,7 +39,10 @@ _STATES = {
     Expect.STREAM_EXISTS: StreamState.EXISTS,
 }
 _ATTEMPTS = 20
-_TAIL = 500
+_TAIL = 100
+_OTHERS = 20
+"""How many events others may have appended before a batch is read back."""
+
 _KEPT_STREAMS, _KEPT_IDS = 10_000, 100_000
 
 
@@ -54,13 +57,13 @@ class Appender:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._seen_position: int | None = None
-        self._first_versions: OrderedDict[str, int] = OrderedDict()
+        self._retentions: OrderedDict[str, Retention] = OrderedDict()
         self._tried: OrderedDict[tuple[str, UUID], None] = OrderedDict()
         self._flying: dict[tuple[str, UUID], asyncio.Future[None]] = {}
 
     def forget(self, name: str) -> None:
-        """What was known of the stream's first version no longer holds."""
-        self._first_versions.pop(name, None)
+        """What was known of the stream's metadata no longer holds."""
+        self._retentions.pop(name, None)
 
     async def append(
         self, stream_id: TypeID, name: str, batch: Sequence[NewEvent], expected: Expect | int
@@ -93,48 +96,46 @@ class Appender:
         *,
         look_first: bool,
     ) -> Appended:
-        first_version = await self._first_version(stream_id, name)
+        place = _state(expected)
+        retention = await self._retention(stream_id, name, is_new=place is StreamState.NO_STREAM)
         if self._seen_position is None:
             self._seen_position = await self._connection.head()
         before = self._seen_position
         now = datetime.now(UTC)
-        events = [proposal(event, now.isoformat()) for event in batch]
-        state = _state(expected)
-        ids = {event.id for event in batch}
+        proposals = [proposal(event, now.isoformat()) for event in batch]
         for _ in range(_ATTEMPTS):
             if look_first:
-                stream, found = await standing(self._connection, stream_id, name, ids, newest=None)
-                repeated = stream and repeated_batch(stream, batch, found, expected)
-                if repeated:
-                    return Appended(repeated, stream)
+                appended = await self._standing(stream_id, name, batch, expected)
+                if appended is not None:
+                    return appended
             try:
-                position = await self._send(stream_id, name, batch, events, state)
-            except WrongCurrentVersionError:
-                look_first = True
-                stream, found = await standing(self._connection, stream_id, name, ids, newest=_TAIL)
-                repeated = stream and repeated_batch(stream, batch, found, expected)
-                if repeated:
-                    return Appended(repeated, stream)
-                actual = stream.version if stream is not None else 0
+                position = await self._send(stream_id, name, batch, proposals, place)
+            except WrongCurrentVersionError as refusal:
+                actual = _version(refusal)
+                # An exact expectation has had the server look at the very place already.
+                newest = _TAIL if _is_exact(expected) and not look_first else None
+                appended = await self._standing(stream_id, name, batch, expected, newest=newest)
+                if appended is not None:
+                    return appended
                 if not _holds(expected, actual):
                     raise StreamVersionMismatchError(stream_id, expected, actual) from None
-                state = _state(expected)
+                # The ids are known to the server and stand nowhere: they were truncated, and
+                # are forgotten. At an exact place it doesn't look for them.
+                place, look_first = actual - 1 if actual else _state(expected), True
                 continue
             self._seen_position = max(self._seen_position, position)
-            version = _only_version(batch, expected)
+            version = _next_version(place) if len(batch) == 1 else None
             if version is not None and not look_first and position > before:
                 event = written(batch[0], stream_id, version, position, now)
-                first = min(first_version, version) if first_version <= 1 else first_version
-                return Appended([event], StreamInfo(stream_id, version, first, 0))
-            appended = await self._read_back(stream_id, name, batch, expected, state, first_version)
+                return Appended([event], _info(stream_id, version, retention))
+            appended = await self._read_back(stream_id, name, batch, expected, place, retention)
             if appended is not None:
                 return appended
-            # It answered for events that are truncated: they are forgotten, and a place that is
-            # exact has it look no further than there.
+            # It answered for events that were truncated.
             info = await stream_info(self._connection, stream_id, name)
             if not _holds(expected, info.version):
                 raise StreamVersionMismatchError(stream_id, expected, info.version)
-            state = info.version - 1
+            place = info.version - 1
         raise StoreUnavailableError(
             self._connection.where, "appends are refused that should be accepted: try again"
         )
@@ -161,18 +162,42 @@ class Appender:
         except NotFoundError as error:
             raise StoreUnavailableError(self._connection.where, str(error)) from error
 
-    async def _first_version(self, stream_id: TypeID, name: str) -> int:
-        """The first version that the stream's metadata leave, asked once for each stream."""
-        known = self._first_versions.get(name)
-        if known is not None:
-            self._first_versions.move_to_end(name)
+    async def _retention(self, stream_id: TypeID, name: str, *, is_new: bool) -> Retention:
+        """What the stream's metadata say, asked once for each stream.
+
+        And where it should be new: the server takes a soft-deleted stream for a new one.
+        """
+        known = self._retentions.get(name)
+        if known is not None and not is_new:
+            self._retentions.move_to_end(name)
             return known
-        retention = await self._connection.retention(stream_id, name)
-        first = retention.truncated_before + 1
-        self._first_versions[name] = first
-        if len(self._first_versions) > _KEPT_STREAMS:
-            self._first_versions.popitem(last=False)
-        return first
+        known = self._retentions[name] = await self._connection.retention(stream_id, name)
+        if len(self._retentions) > _KEPT_STREAMS:
+            self._retentions.popitem(last=False)
+        return known
+
+    async def _standing(
+        self,
+        stream_id: TypeID,
+        name: str,
+        batch: Sequence[NewEvent],
+        expected: Expect | int,
+        *,
+        newest: int | None = None,
+    ) -> Appended | None:
+        """The batch as it stands in the stream, if it does; looked for from the stream's end."""
+        ids = {event.id for event in batch}
+        first_page = newest or PAGE_EVENTS
+        standing = await find(
+            self._connection, stream_id, name, ids, first_page=first_page, newest=newest
+        )
+        if standing is None or not standing.found:
+            return None
+        stream = await stream_info(
+            self._connection, stream_id, name, tip=standing.tip, lowest=standing.lowest
+        )
+        repeated = repeated_batch(stream, batch, standing.found, expected)
+        return Appended(repeated, stream) if repeated else None
 
     async def _read_back(
         self,
@@ -180,33 +205,26 @@ class Appender:
         name: str,
         batch: Sequence[NewEvent],
         expected: Expect | int,
-        state: StreamState | int,
-        first_version: int,
+        place: StreamState | int,
+        retention: Retention,
     ) -> Appended | None:
         """The events as they stand; None where none of them is to be seen."""
-        ids = {event.id for event in batch}
-        start = state + 1 if isinstance(state, int) else None
-        if state is StreamState.NO_STREAM:
-            start = 0
+        first = _next_version(place)
+        ids = [event.id for event in batch]
         try:
-            if start is not None:
-                found = await self._at(stream_id, name, start, len(batch))
-                if [event.id for event in found] == [event.id for event in batch]:
-                    version = found[-1].stream_version
-                    return Appended(found, StreamInfo(stream_id, version, first_version, 0))
-            stream, found = await standing(
-                self._connection, stream_id, name, ids, newest=len(batch) + _TAIL
-            )
-            if len(found) < len(ids):
-                stream, found = await standing(self._connection, stream_id, name, ids, newest=None)
+            if first is not None:
+                found = await self._at(stream_id, name, first - 1, len(batch))
+            else:
+                tail = len(batch) + _OTHERS
+                standing = await find(self._connection, stream_id, name, set(ids), first_page=tail)
+                found = standing.found[::-1] if standing is not None else []
+            if [event.id for event in found] == ids:
+                return Appended(found, _info(stream_id, found[-1].stream_version, retention))
+            return await self._standing(stream_id, name, batch, expected)
         except StoreUnavailableError as error:
-            version = (start or 0) + len(batch) if start is not None else 0
+            version = first - 1 + len(batch) if first is not None else 0
             fault = "its positions could not be read back"
             raise EventsAppendedError(stream_id, version, fault) from error
-        if stream is None or not found:
-            return None
-        repeated = repeated_batch(stream, batch, found, expected)
-        return Appended(repeated, stream) if repeated else None
 
     async def _at(self, stream_id: TypeID, name: str, start: int, count: int) -> list[Event]:
         found: list[Event] = []
@@ -237,11 +255,26 @@ def _holds(expected: Expect | int, actual: int) -> bool:
     return actual == (0 if expected is Expect.NO_STREAM else expected)
 
 
-def _only_version(batch: Sequence[NewEvent], expected: Expect | int) -> int | None:
-    """The version of a single event where the expectation leaves no choice."""
-    if len(batch) > 1 or expected in (Expect.ANY, Expect.STREAM_EXISTS):
-        return None
-    return expected + 1 if isinstance(expected, int) else 1
+def _is_exact(expected: Expect | int) -> bool:
+    """Whether there is one place alone where the batch may stand."""
+    return isinstance(expected, int) or expected is Expect.NO_STREAM
+
+
+def _next_version(place: StreamState | int) -> int | None:
+    """The version of the first event that is written there; None where it isn't said."""
+    if isinstance(place, int):
+        return place + 2
+    return 1 if place is StreamState.NO_STREAM else None
+
+
+def _version(refusal: WrongCurrentVersionError) -> int:
+    """The version that the server found the stream at."""
+    actual = refusal.actual_version
+    return actual + 1 if isinstance(actual, int) else 0
+
+
+def _info(stream_id: TypeID, version: int, retention: Retention) -> StreamInfo:
+    return StreamInfo(stream_id, version, retention.first_version(version), 0)
 
 
 def _too_large(

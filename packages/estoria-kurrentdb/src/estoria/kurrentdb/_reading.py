@@ -1,11 +1,12 @@
 """Reading one stream: its pages, its tip, its first version."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 from estoria.core import Event, SchemaError, StreamInfo, TypeID
 from estoria.core.backends import MAX_VERSION, PAGE_EVENTS
-from estoria.kurrentdb._connection import Connection
+from estoria.kurrentdb._connection import Connection, Records
 from estoria.kurrentdb._schema import MAX_REVISION, event_of
 
 
@@ -24,18 +25,31 @@ class StreamReader:
     ) -> tuple[StreamInfo | None, Sequence[Event]]:
         """See `StreamFetch`."""
         revision: int | None = min(first - 1, MAX_REVISION)
+        begins_before = False
         if self._reverse:
             revision = None if last == MAX_VERSION else min(max(last - 1, 0), MAX_REVISION)
-        records = await self._connection.stream(
-            self._stream_id, self._name, revision=revision, backwards=self._reverse, limit=limit
-        )
+        elif self._opened is None and 1 < first < MAX_REVISION:
+            # Where nothing follows, the event before tells the tip, at no further call.
+            revision, begins_before = first - 2, True
+        records = await self._read(revision, limit + begins_before)
         if records is None:
             return None, ()
         events = [event_of(record, self._stream_id) for record in records.found]
-        wanted = [event for event in events if first <= event.stream_version <= last]
-        if self._opened is None:
-            self._opened = await self._open(events, first, last, has_ended=records.has_ended)
-        return self._opened, wanted
+        opened, wanted = self._opened, _between(events, first, last, limit)
+        if opened is None:
+            opened = await self._open(events, first, last, has_ended=records.has_ended)
+            self._opened = opened
+        if begins_before and not wanted and not records.has_ended:
+            # The event before is so large that it fills the page.
+            records = await self._read(first - 1, limit)
+            events = [event_of(r, self._stream_id) for r in records.found] if records else []
+            wanted = _between(events, first, last, limit)
+        return opened, wanted
+
+    async def _read(self, revision: int | None, limit: int) -> Records | None:
+        return await self._connection.stream(
+            self._stream_id, self._name, revision=revision, backwards=self._reverse, limit=limit
+        )
 
     async def _open(
         self, events: Sequence[Event], first: int, last: int, *, has_ended: bool
@@ -49,10 +63,14 @@ class StreamReader:
             tip = events[-1].stream_version if has_ended else None
             # What the first page begins with is the first there is, if more was asked for.
             begin = events[0].stream_version
-            lowest = begin if begin > first or first == 1 else None
+            lowest = begin if begin >= first or begin == 1 else None
         return await stream_info(
             self._connection, self._stream_id, self._name, tip=tip, lowest=lowest
         )
+
+
+def _between(events: Sequence[Event], first: int, last: int, limit: int) -> list[Event]:
+    return [event for event in events if first <= event.stream_version <= last][:limit]
 
 
 async def stream_info(
@@ -84,31 +102,45 @@ async def stream_info(
     return StreamInfo(stream_id, tip, lowest, 0)
 
 
-async def standing(
-    connection: Connection, stream_id: TypeID, name: str, ids: set[UUID], *, newest: int | None
-) -> tuple[StreamInfo | None, list[Event]]:
-    """The stream and which of these ids stand in it, looked for from its end.
+class Standing(NamedTuple):
+    """What was found of some events in their stream."""
 
-    Among all events, or the `newest` so many. None for a missing stream.
+    found: list[Event]
+    tip: int | None
+    lowest: int | None
+    """The version of the first event of the stream, where the search came as far."""
+
+
+async def find(
+    connection: Connection,
+    stream_id: TypeID,
+    name: str,
+    ids: set[UUID],
+    *,
+    first_page: int = PAGE_EVENTS,
+    newest: int | None = None,
+) -> Standing | None:
+    """Which of these ids stand in the stream, looked for from its end; None without a stream.
+
+    Among all events, or the `newest` so many.
     """
     found: list[Event] = []
     tip: int | None = None
     revision: int | None = None
-    seen = 0
+    limit, seen = first_page, 0
     while True:
         records = await connection.stream(
-            stream_id, name, revision=revision, backwards=True, limit=newest or PAGE_EVENTS
+            stream_id, name, revision=revision, backwards=True, limit=limit
         )
         if records is None:
-            return None, []
+            return None
         events = [event_of(record, stream_id) for record in records.found]
-        if tip is None and events:
+        if events and tip is None:
             tip = events[0].stream_version
         found += [event for event in events if event.id in ids]
         seen += len(events)
-        is_done = records.has_ended or len(found) == len(ids)
-        if is_done or (newest is not None and seen >= newest) or events[-1].stream_version == 1:
-            break
-        revision = events[-1].stream_version - 2
-    lowest = events[-1].stream_version if events and records.has_ended else None
-    return await stream_info(connection, stream_id, name, tip=tip, lowest=lowest), found
+        if records.has_ended or (events and events[-1].stream_version == 1):
+            return Standing(found, tip, events[-1].stream_version if events else None)
+        if len(found) == len(ids) or (newest is not None and seen >= newest):
+            return Standing(found, tip, None)
+        revision, limit = events[-1].stream_version - 2, PAGE_EVENTS
