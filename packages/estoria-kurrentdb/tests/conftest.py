@@ -1,11 +1,13 @@
 """Servers, clients and stores for the tests."""
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import pytest
 from anyio.pytest_plugin import get_runner
-from estoria_testservers import fresh_name
+from estoria_testservers import fresh_name, start_kurrentdb
+from estoria_testservers._kurrentdb import test_double
+from kurrentdbclient import AsyncKurrentDBClient
 
 from estoria.kurrentdb import KurrentDBEventStore
 
@@ -27,7 +29,7 @@ def one_loop():
         runner.run_fixture(asyncio.sleep, {"delay": 0.1})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def with_prefix():
     """A URL with a prefix in it."""
 
@@ -59,3 +61,54 @@ def connect():
             yield store
 
     return connect
+
+
+@pytest.fixture
+def open_client():
+    """Opens a client of somebody else's on a URL."""
+
+    @asynccontextmanager
+    async def open_client(url):
+        client = AsyncKurrentDBClient(url)
+        try:
+            yield client
+        finally:
+            await client.close()
+
+    return open_client
+
+
+@pytest.fixture
+async def client(kurrentdb_server, open_client):
+    """A client of somebody else's, on the server of `store`."""
+    async with open_client(kurrentdb_server.url) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def double_server():
+    """A test double, also where there is a real server: what goes wrong is said to it alone."""
+    with closing(start_kurrentdb(test_double())) as server:
+        yield server
+
+
+@pytest.fixture
+def control(double_server):
+    """The switch of the test double."""
+    with closing(double_server.control()) as control:
+        control.clear()
+        yield control
+        control.clear()
+
+
+@pytest.fixture
+def double_url(double_server, with_prefix, control):  # noqa: ARG001 - cleared before and after
+    """The test double, with a prefix of the test's own."""
+    return with_prefix(double_server.url, fresh_name("test"))
+
+
+@pytest.fixture
+async def doubled(double_url):
+    """A store on the test double, where `control` makes things go wrong."""
+    async with KurrentDBEventStore.connect(double_url, retry_seconds=15) as store:
+        yield store

@@ -152,7 +152,10 @@ class Appender:
         try:
             return await self._connection.run(
                 lambda: self._connection.client.append_to_stream(
-                    name, events=proposals, current_version=state
+                    name,
+                    events=proposals,
+                    current_version=state,
+                    timeout=self._connection.deadline,
                 )
             )
         except StreamIsDeletedError as error:

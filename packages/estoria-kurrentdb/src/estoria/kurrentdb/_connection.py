@@ -29,6 +29,7 @@ from estoria.kurrentdb._schema import MAX_COUNT, SOFT_DELETED, TRUNCATE_BEFORE
 PAGE_BYTES = 4 * 2**20
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _KNOWN_POSITIONS = 512
+_USUAL_DEADLINE = 60.0
 
 T = TypeVar("T")
 
@@ -65,6 +66,8 @@ class Connection:
     def __init__(self, client: AsyncKurrentDBClient, retry_seconds: float) -> None:
         self.client = client
         self.where = f"KurrentDB at {', '.join(client.connection_spec.targets)}"
+        # Not for reads of all streams, whose filter may have to pass by a great many records.
+        self.deadline = client.connection_spec.options.default_deadline or _USUAL_DEADLINE
         self._retry_seconds = retry_seconds
         self._owner = Owner("this KurrentDBEventStore")
         self._positions: list[int] = []
@@ -80,7 +83,7 @@ class Connection:
         pause = _FIRST_PAUSE
         while True:
             try:
-                return await attempt()
+                return await _not_cancelled(attempt())
             except ANSWERS:
                 raise
             except DRIVER_ERRORS as error:
@@ -108,7 +111,11 @@ class Connection:
 
         async def read() -> Records:
             response = await self.client.read_stream(
-                name, stream_position=revision, backwards=backwards, limit=limit
+                name,
+                stream_position=revision,
+                backwards=backwards,
+                limit=limit,
+                timeout=self.deadline,
             )
             return await _drain(response, limit)
 
@@ -123,7 +130,9 @@ class Connection:
     async def retention(self, stream_id: TypeID, name: str) -> Retention:
         """What the stream's metadata say; `StreamDeletedError` for a soft-deleted one."""
         try:
-            metadata, revision = await self.run(lambda: self.client.get_stream_metadata(name))
+            metadata, revision = await self.run(
+                lambda: self.client.get_stream_metadata(name, timeout=self.deadline)
+            )
         except StreamIsDeletedError as error:
             raise StreamDeletedError(stream_id, tombstoned=True) from error
         found = Retention(metadata, revision)
@@ -135,7 +144,9 @@ class Connection:
         """The position of the last record of all, also of foreign and system ones."""
 
         async def read() -> int:
-            response = await self.client.read_all(backwards=True, filter_exclude=(), limit=1)
+            response = await self.client.read_all(
+                backwards=True, filter_exclude=(), limit=1, timeout=self.deadline
+            )
             found = (await _drain(response, 1)).found
             return found[0].commit_position if found else 0
 
@@ -187,6 +198,16 @@ class Connection:
             insort(self._positions, position)
         if len(self._positions) > _KNOWN_POSITIONS:
             del self._positions[::2]
+
+
+async def _not_cancelled(call: Awaitable[T]) -> T:
+    """What the call gives, unless its task was cancelled: the client drops that here and there."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    answer = await call
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
+    return answer
 
 
 async def _drain(response: Any, limit: int, after: int = -1, *, is_bounded: bool = True) -> Records:

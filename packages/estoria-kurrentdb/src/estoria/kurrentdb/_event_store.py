@@ -211,6 +211,7 @@ class KurrentDBEventStore:
                         name,
                         metadata=metadata,  # noqa: B023 - called before the next round
                         current_version=retention.revision,  # noqa: B023 - likewise
+                        timeout=self._connection.deadline,
                     )
                 )
             except WrongCurrentVersionError:
