@@ -70,6 +70,7 @@ def open_client():
     @asynccontextmanager
     async def open_client(url):
         client = AsyncKurrentDBClient(url)
+        await client.connect()
         try:
             yield client
         finally:
