@@ -40,7 +40,7 @@ _STATES = {
 }
 _ATTEMPTS = 20
 _TAIL = 100
-_OTHERS = 20
+_OTHERS = 2
 """How many events others may have appended before a batch is read back."""
 
 _KEPT_STREAMS, _KEPT_IDS = 10_000, 100_000

@@ -143,4 +143,4 @@ async def find(
             return Standing(found, tip, events[-1].stream_version if events else None)
         if len(found) == len(ids) or (newest is not None and seen >= newest):
             return Standing(found, tip, None)
-        revision, limit = events[-1].stream_version - 2, PAGE_EVENTS
+        revision, limit = events[-1].stream_version - 2, min(8 * limit, PAGE_EVENTS)

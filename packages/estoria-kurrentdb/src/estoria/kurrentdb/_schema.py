@@ -2,9 +2,10 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
+import msgspec
 from kurrentdbclient import NewEvent as Proposal
 from kurrentdbclient import RecordedEvent
 
@@ -24,6 +25,9 @@ _JSON: Literal["application/json"] = "application/json"
 _BINARY: Literal["application/octet-stream"] = "application/octet-stream"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+_encode = msgspec.json.Encoder().encode
+_decode_texts = msgspec.json.Decoder(dict[str, str]).decode
+
 
 def proposal(event: NewEvent, timestamp: str) -> Proposal:
     """The event as it is written: metadata as a plain JSON object, our own keys among it.
@@ -38,7 +42,7 @@ def proposal(event: NewEvent, timestamp: str) -> Proposal:
     return Proposal(
         type=event.type,
         data=event.data,
-        metadata=json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode(),
+        metadata=_encode(metadata),
         content_type=told,
         id=event.id,
     )
@@ -74,17 +78,11 @@ def event_of(recorded: RecordedEvent, stream_id: TypeID) -> Event:
     metadata: dict[str, str] = {}
     if recorded.metadata:
         try:
-            metadata = json.loads(recorded.metadata)
-            if type(metadata) is not dict:
-                raise TypeError("it is no object")  # noqa: TRY301 - one handler for both
-        except (ValueError, TypeError) as error:
-            fault = f"its metadata are no JSON object: {error}"
-            raise EventDecodingError(stream_id, version, recorded.type, fault) from error
+            metadata = _decode_texts(recorded.metadata)
+        except msgspec.DecodeError:
+            metadata = _foreign_metadata(recorded, stream_id)
     timestamp = metadata.pop(_TIMESTAMP, None)
     declared = metadata.pop(_CONTENT_TYPE, recorded.content_type)
-    for key, value in metadata.items():
-        if type(value) is not str:
-            metadata[key] = json.dumps(value, ensure_ascii=False)
     return Event(
         recorded.id if type(recorded.id) is UUID else UUID(str(recorded.id)),
         recorded.type,
@@ -93,13 +91,29 @@ def event_of(recorded: RecordedEvent, stream_id: TypeID) -> Event:
         position,
         _moment(timestamp) or recorded.recorded_at or _EPOCH,
         recorded.data,
-        declared if type(declared) is str else recorded.content_type,
+        declared,
         metadata,
     )
 
 
-def _moment(text: object) -> datetime | None:
-    if type(text) is not str:
+def _foreign_metadata(recorded: RecordedEvent, stream_id: TypeID) -> dict[str, str]:
+    """Metadata of another client, who may keep more than text there."""
+    try:
+        found: dict[str, Any] = json.loads(recorded.metadata)
+        if type(found) is not dict:
+            raise TypeError("it is no object")  # noqa: TRY301 - one handler for both
+    except (ValueError, TypeError) as error:
+        fault = f"its metadata are no JSON object: {error}"
+        version = recorded.stream_position + 1
+        raise EventDecodingError(stream_id, version, recorded.type, fault) from error
+    return {
+        key: value if type(value) is str else json.dumps(value, ensure_ascii=False)
+        for key, value in found.items()
+    }
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
         return None
     try:
         moment = datetime.fromisoformat(text)
