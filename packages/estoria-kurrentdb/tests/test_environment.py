@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 from estoria_testservers import kurrentdb_candidate, start_kurrentdb
+from estoria_testservers._kurrentdb import test_double
 from kurrentdbclient import NewEvent as Proposal
 from kurrentdbclient import StreamState
 
@@ -37,9 +38,10 @@ def name_of(url):
     return lambda stream_id: f"{prefix}.{stream_id}"
 
 
-async def test_core_connects_by_url(url):
-    """The entry point names this store."""
-    async with core_connect(url) as store:
+@pytest.mark.parametrize("scheme", ["kurrentdb", "kurrentdb+discover"])
+async def test_core_connects_by_url(url, scheme):
+    """The entry points name this store, for one server and for a cluster."""
+    async with core_connect(url.replace("kurrentdb", scheme, 1)) as store:
         assert isinstance(store, KurrentDBEventStore)
         await store.setup()
         assert await versions(store, await written(store, events=2)) == [1, 2]
@@ -85,7 +87,7 @@ async def test_a_url_that_can_t_be_read_is_refused(connect, url):
 
 async def test_tls(fresh_server, connect, with_prefix):
     """With the authority of the URL; without it the error says what is missing."""
-    server = fresh_server(start_kurrentdb, tls=True)
+    server = fresh_server(start_kurrentdb, test_double(), tls=True)
     url = server.url.replace("://", "://admin:changeit@")
     async with connect(with_prefix(url, "shop")) as store:
         assert await versions(store, await written(store, events=2)) == [1, 2]

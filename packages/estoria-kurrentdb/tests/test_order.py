@@ -238,6 +238,18 @@ async def test_any_position_resumes_in_a_store_that_has_read_nothing(url, connec
             assert [e.stream_version for e in found] == [1, 2, 3][after > first.global_position :]
 
 
+async def test_between_two_records_a_read_starts_at_the_nearest_that_is_known(doubled, control):
+    """Not at the first of all, which may lie far back."""
+    await written(doubled, events=300)
+    known = await doubled.head_position()
+    await written(doubled, events=3)
+    control.clear()
+
+    assert len(await positions(doubled, after_position=known + 1)) == 3
+
+    assert control.messages()["Read"] < 10
+
+
 async def test_a_position_whose_record_is_scavenged_resumes(doubled, control):
     """Nothing stands there any more, also where something was known to stand."""
     stream_id = await written(doubled, events=6)
@@ -408,7 +420,9 @@ async def test_truncations_of_many_at_once_end_at_the_highest(store):
     assert await versions(store, stream_id) == [8, 9]
 
 
-async def test_a_max_count_of_somebody_else_s_is_a_truncation(store, client, prefix_of):
+async def test_a_max_count_of_somebody_else_s_is_a_truncation(
+    store, client, prefix_of, url, connect
+):
     """The first version says so, in reading and in appending."""
     stream_id = await written(store, events=9)
     name = f"{prefix_of(store)}{stream_id}"
@@ -418,6 +432,10 @@ async def test_a_max_count_of_somebody_else_s_is_a_truncation(store, client, pre
         assert [event.stream_version async for event in events] == [7, 8, 9]
     async with store.read_stream(stream_id, after_version=8) as events:
         assert (events.stream.version, events.stream.first_version) == (9, 7)
+    async with connect(url) as other:
+        for expect in (9, Expect.ANY):
+            appended = await other.append_stream(stream_id, new_events(1), expect=expect)
+            assert appended.stream.first_version == appended.stream.version - 2
 
 
 async def test_a_second_store_is_told_of_nothing_by_the_first(store, url, connect):

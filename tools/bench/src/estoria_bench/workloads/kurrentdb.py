@@ -21,6 +21,9 @@ from estoria_bench._measure import Bar, Side, Workload
 LOAD_EVENTS = 1_000
 ALL_EVENTS = 50_000
 
+WITH_VERSION = "raw client that learns the version"
+"""The client doesn't tell which version the server gave."""
+
 WITH_POSITIONS = "raw client that learns the positions"
 """The protocol tells the position of a batch's last event alone; the others must be read."""
 
@@ -114,7 +117,16 @@ async def append_any() -> AsyncIterator[Mapping[str, Side]]:
                 )
             return times
 
-        yield {"ours": ours, "raw client": raw}
+        async def append_and_read() -> int:
+            name = f"read-{stream_id}"
+            for _ in range(times):
+                await client.append_to_stream(
+                    name, events=raw_events(1), current_version=StreamState.ANY
+                )
+                assert len(await client.get_stream(name, backwards=True, limit=1)) == 1
+            return times
+
+        yield {"ours": ours, "raw client": raw, WITH_VERSION: append_and_read}
 
 
 async def _drained(response: Any) -> int:
@@ -168,7 +180,7 @@ WORKLOADS = [
     Workload(
         "kurrentdb.append_any",
         "append 1 event, whatever the version, one writer",
-        [],
+        [Bar(WITH_VERSION, 0.6)],
         append_any,
         9,
     ),
