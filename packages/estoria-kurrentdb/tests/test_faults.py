@@ -10,6 +10,7 @@ import pytest
 from estoria_testservers import Proxy, kurrentdb_candidate, start_kurrentdb
 
 from estoria.core import (
+    DuplicateEventError,
     EventsAppendedError,
     EventTooLargeError,
     Expect,
@@ -151,6 +152,19 @@ async def give_up(store, control, stream_id, batch, expect):
     append.cancel()
     with pytest.raises(asyncio.CancelledError):
         await append
+
+
+@pytest.mark.parametrize("expect", [Expect.ANY, Expect.STREAM_EXISTS], ids=str)
+async def test_events_that_another_process_wrote_apart_are_no_repeat(url, store, connect, expect):
+    """The server takes them for one, as long as it knows the ids in whichever place."""
+    batch = new_events(3)
+    stream_id = TypeID.new("account")
+    await store.append_stream(stream_id, batch)
+    for part in (batch[::2], batch[::-1], [*batch, *new_events(1)]):
+        async with connect(url) as other:
+            with pytest.raises(DuplicateEventError):
+                await other.append_stream(stream_id, part, expect=expect)
+    assert await versions(store, stream_id) == [1, 2, 3]
 
 
 async def test_a_repeat_that_others_have_appended_after_is_still_one(doubled, control):

@@ -221,7 +221,7 @@ class Appender:
                 tail = len(batch) + _OTHERS
                 standing = await find(self._connection, stream_id, name, set(ids), first_page=tail)
                 found = standing.found[::-1] if standing is not None else []
-            if [event.id for event in found] == ids:
+            if [event.id for event in found] == ids and _are_neighbours(found):
                 return Appended(found, _info(stream_id, found[-1].stream_version, retention))
             return await self._standing(stream_id, name, batch, expected)
         except StoreUnavailableError as error:
@@ -268,6 +268,10 @@ def _next_version(place: StreamState | int) -> int | None:
     if isinstance(place, int):
         return place + 2
     return 1 if place is StreamState.NO_STREAM else None
+
+
+def _are_neighbours(events: Sequence[Event]) -> bool:
+    return events[-1].stream_version - events[0].stream_version == len(events) - 1
 
 
 def _version(refusal: WrongCurrentVersionError) -> int:
