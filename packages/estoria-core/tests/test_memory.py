@@ -37,6 +37,24 @@ class TestMemoryEventStore(
         return MemoryEventStore()
 
 
+class ShowsTruncated(MemoryEventStore):
+    """Its global reads give truncated events until somebody cleans up, which nobody does."""
+
+    async def truncate_stream(self, stream_id, to_version):
+        log = self._log
+        await super().truncate_stream(stream_id, to_version)
+        self._log = log
+
+
+class TestTruncatedEventsThatStillShow(RandomScriptsAcceptance):
+    shows_truncated = True
+    scripts = 25
+
+    @pytest.fixture
+    async def store(self):
+        return ShowsTruncated()
+
+
 class TestMemorySnapshotStore(SnapshotStoreAcceptance):
     @pytest.fixture
     async def store(self):

@@ -9,6 +9,12 @@ from estoria_testservers._errors import (
     TestServerError,
 )
 from estoria_testservers._fault import Fault
+from estoria_testservers._kurrentdb import (
+    KURRENTDB,
+    KurrentServer,
+    kurrentdb_candidate,
+    start_kurrentdb,
+)
 from estoria_testservers._ladder import Ladder, Product, Wheel, climb
 from estoria_testservers._mongodb import (
     MONGODB,
@@ -44,6 +50,7 @@ from estoria_testservers._switchboard import Traffic
 from estoria_testservers._tls import tls_in_front
 
 __all__ = [
+    "KURRENTDB",
     "MONGODB",
     "PGBOUNCER",
     "POSTGRES",
@@ -52,6 +59,7 @@ __all__ = [
     "AddressInUseError",
     "Candidate",
     "Fault",
+    "KurrentServer",
     "Ladder",
     "MongoReplicaSet",
     "MongoServer",
@@ -72,8 +80,10 @@ __all__ = [
     "Wheel",
     "climb",
     "fresh_name",
+    "kurrentdb_candidate",
     "postgres_candidates",
     "servers_required",
+    "start_kurrentdb",
     "start_mongodb",
     "start_mongodb_replica_set",
     "start_pgbouncer",

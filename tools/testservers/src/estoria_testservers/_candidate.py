@@ -14,6 +14,8 @@ class Rung(enum.Enum):
     LOCAL = "local binary"
     WHEEL = "wheel"
     DOCKER = "docker"
+    DOUBLE = "test double"
+    """No such server, but one of our own that speaks its protocol."""
 
 
 @dataclass(frozen=True)

@@ -13,22 +13,22 @@ class Certificates:
         authority = trustme.CA()
         issued = authority.issue_cert("127.0.0.1", "localhost")
         self.authority = folder / "authority.pem"
-        self._certificate, self._key = folder / "server.pem", folder / "server.key"
+        self.certificate, self.key = folder / "server.pem", folder / "server.key"
         authority.cert_pem.write_to_path(str(self.authority))
-        issued.cert_chain_pems[0].write_to_path(str(self._certificate))
-        issued.private_key_pem.write_to_path(str(self._key))
+        issued.cert_chain_pems[0].write_to_path(str(self.certificate))
+        issued.private_key_pem.write_to_path(str(self.key))
 
     def context(self) -> ssl.SSLContext:
         """What a server of this process's own speaks TLS by."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self._certificate, self._key)
+        context.load_cert_chain(self.certificate, self.key)
         return context
 
     def settings(self) -> dict[str, str]:
         """The settings of Redis and Valkey that have them use the certificate."""
         return {
-            "tls-cert-file": str(self._certificate),
-            "tls-key-file": str(self._key),
+            "tls-cert-file": str(self.certificate),
+            "tls-key-file": str(self.key),
             "tls-ca-cert-file": str(self.authority),
             "tls-auth-clients": "no",
         }

@@ -1,8 +1,10 @@
 """Servers in containers, where a Docker daemon answers."""
 
 import functools
+import gc
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,13 +24,18 @@ def _daemon_answers(_host: str | None) -> str | None:
     # Imported here because most runs never come to this rung.
     import docker  # type: ignore[import-untyped]  # noqa: PLC0415 - it ships no types
 
-    try:
-        client = docker.from_env(timeout=5)
-        client.ping()
-        client.close()
-    except (docker.errors.DockerException, OSError) as error:
-        return f"the Docker daemon does not answer ({type(error).__name__})"
-    return None
+    problem = None
+    with warnings.catch_warnings():
+        # Where nobody listens, docker leaves its socket to the garbage collector.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            client = docker.from_env(timeout=5)
+            client.ping()
+            client.close()
+        except (docker.errors.DockerException, OSError) as error:
+            problem = f"the Docker daemon does not answer ({type(error).__name__})"
+        gc.collect()
+    return problem
 
 
 class ContainerProcess:

@@ -14,6 +14,12 @@ import pytest
 
 from estoria_testservers._candidate import Candidate, servers_required
 from estoria_testservers._errors import ServerUnavailableError
+from estoria_testservers._kurrentdb import (
+    KURRENTDB,
+    KurrentServer,
+    kurrentdb_candidate,
+    start_kurrentdb,
+)
 from estoria_testservers._ladder import climb
 from estoria_testservers._mongodb import (
     MONGODB,
@@ -105,6 +111,8 @@ def pytest_report_header() -> list[str]:
         used = postgres_candidates() if product is POSTGRES else ladder.candidates[:1]
         found = ", ".join(f"{c.version} ({c.rung.value}: {c.origin})" for c in used)
         lines.append(f"{product.name}: {found or 'none; tried: ' + '; '.join(ladder.tried)}")
+    kurrentdb = kurrentdb_candidate()
+    lines.append(f"{KURRENTDB.name}: {kurrentdb.version} ({kurrentdb.origin})")
     return lines
 
 
@@ -227,3 +235,9 @@ def valkey_cluster(_servers: ServerPool) -> RespCluster:
 def valkey_sentinel(_servers: ServerPool) -> RespSentinel:
     """A Valkey sentinel with its master."""
     return _servers(start_valkey_sentinel)
+
+
+@pytest.fixture(scope="session")
+def kurrentdb_server(_servers: ServerPool) -> KurrentServer:
+    """A KurrentDB server by URL or Docker; else its test double, which the header names."""
+    return _servers(lambda: start_kurrentdb(kurrentdb_candidate()))
