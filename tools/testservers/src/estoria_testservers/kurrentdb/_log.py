@@ -154,7 +154,9 @@ class Log:
     def stream(self, name: str) -> Stream | None:
         """The stream of this name, if anything was ever written to it."""
         found = self._streams.get(name)
-        if found is not None and found.tombstoned:
+        # The metadata of a tombstoned stream can't be read either, though they may be written.
+        of = self._streams.get(name[2:]) if name.startswith("$$") else found
+        if of is not None and of.tombstoned:
             raise TombstonedError(name)
         return found if found is not None and found.exists else None
 

@@ -16,6 +16,8 @@ from estoria_testservers.kurrentdb._faults import Context, Faults, fail
 from estoria_testservers.kurrentdb._log import Filter, Log, Record, TombstonedError, ticks_now
 
 _SCANNED_AT_ONCE = 20_000
+_LIVE_BUFFER = 32
+"""So many new records at once, and a live subscription says that it has fallen behind."""
 
 
 class Reading:
@@ -121,6 +123,12 @@ class Reading:
                 stream = self._log.stream(name)
                 records = stream.visible() if stream is not None else []
                 start = bisect.bisect_right(records, after, key=lambda r: r.revision)
+                if caught_up and len(records) - start > _LIVE_BUFFER:
+                    caught_up = False
+                    behind = streams_pb2.ReadResp.FellBehind(
+                        timestamp=_now(), stream_revision=max(after, 0)
+                    )
+                    yield streams_pb2.ReadResp(fell_behind=behind).SerializeToString()
                 for record in records[start:]:
                     after = record.revision
                     yield self._event(record, resolve=options.resolve_links)
@@ -151,6 +159,12 @@ class Reading:
                 records = self._log.records
                 at = min(self._log.index_after(after), len(records))
                 part = records[at : at + _SCANNED_AT_ONCE]
+                if caught_up and len(part) > _LIVE_BUFFER:
+                    caught_up = False
+                    behind = streams_pb2.ReadResp.FellBehind(
+                        timestamp=_now(), position=_position(max(after, 0))
+                    )
+                    yield streams_pb2.ReadResp(fell_behind=behind).SerializeToString()
                 for message in self._window(part, wanted, scanned, every, options.resolve_links):
                     yield message
                 scanned += len(part)

@@ -1,0 +1,156 @@
+"""The sync and the async client of `kurrentdbclient` behind one face, and what they talk to."""
+
+import asyncio
+import inspect
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+from estoria_testservers import fresh_name, start_kurrentdb
+from estoria_testservers._kurrentdb import test_double
+from kurrentdbclient import AsyncKurrentDBClient, KurrentDBClient, NewEvent
+
+_PATIENCE = 120
+
+
+class LoopThread:
+    """An event loop that goes on between the calls of a synchronous test."""
+
+    def __init__(self):
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+
+    def run(self, awaitable):
+        return asyncio.run_coroutine_threadsafe(_awaited(awaitable), self._loop).result(_PATIENCE)
+
+    def close(self):
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _awaited(what):
+    result = what() if callable(what) else what
+    return await result if inspect.isawaitable(result) else result
+
+
+class AsyncFace:
+    """The async client, called as the sync one is."""
+
+    def __init__(self, loop, url, **options):
+        self._loop = loop
+
+        async def connected():
+            client = AsyncKurrentDBClient(url, **options)
+            await client.connect()
+            return client
+
+        self._client = loop.run(connected)
+
+    def __getattr__(self, name):
+        attribute = getattr(self._client, name)
+        if not callable(attribute):
+            return attribute
+
+        def call(*args, **options):
+            result = self._loop.run(lambda: attribute(*args, **options))
+            return AsyncEvents(self._loop, result) if isinstance(result, AsyncIterator) else result
+
+        return call
+
+
+class AsyncEvents:
+    """A read response or a subscription of the async client, used as the sync one's is."""
+
+    def __init__(self, loop, events):
+        self._loop, self._events = loop, events
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        async def following():
+            return await anext(self._events, None)
+
+        event = self._loop.run(following)
+        if event is None:
+            raise StopIteration
+        return event
+
+    def __enter__(self):
+        self._loop.run(self._events.__aenter__)
+        return self
+
+    def __exit__(self, *raised):
+        self._loop.run(lambda: self._events.__aexit__(*raised))
+
+    def __getattr__(self, name):
+        attribute = getattr(self._events, name)
+        if not callable(attribute):
+            return attribute
+        return lambda *args, **options: self._loop.run(lambda: attribute(*args, **options))
+
+
+@pytest.fixture(scope="session")
+def loop_thread():
+    thread = LoopThread()
+    yield thread
+    thread.close()
+
+
+@pytest.fixture(scope="session")
+def shared_double():
+    """The test double, and never a real KurrentDB."""
+    with start_kurrentdb(test_double()) as server:
+        yield server
+
+
+@pytest.fixture
+def control(shared_double):
+    """The switch of the shared double, which is turned back when the test ends."""
+    switch = shared_double.control()
+    switch.clear()
+    yield switch
+    switch.clear()
+    switch.close()
+
+
+@pytest.fixture(params=["sync", "async"])
+def connect(request, loop_thread):
+    """Connects clients of either kind; they are closed when the test ends."""
+    clients = []
+
+    def connected(url, **options):
+        if request.param == "sync":
+            client = KurrentDBClient(url, **options)
+        else:
+            client = AsyncFace(loop_thread, url, **options)
+        clients.append(client)
+        return client
+
+    yield connected
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def client(connect, shared_double):
+    """A client of either kind, on the shared double."""
+    return connect(shared_double.url)
+
+
+@pytest.fixture
+def stream():
+    """The name of a stream of the test's own."""
+    return fresh_name("stream")
+
+
+@pytest.fixture
+def some_events():
+    """Makes so many events, each of a type of its own: ``Happened0``, ``Happened1``, ..."""
+
+    def made(count, prefix="Happened"):
+        return [NewEvent(type=f"{prefix}{n}", data=b'{"n": %d}' % n) for n in range(count)]
+
+    return made
