@@ -76,3 +76,11 @@ class Faults:
 async def fail(context: Context, fault: CallFault) -> None:
     """End the call as the fault says."""
     await context.abort(grpc.StatusCode[fault.status], fault.details)
+
+
+async def lose(context: Context, fault: CallFault | None) -> None:
+    """End a call that was carried out as its fault says; without one, do nothing."""
+    if fault is not None:
+        if fault.status == "CANCELLED" and not fault.details:
+            await asyncio.Event().wait()
+        await fail(context, fault)

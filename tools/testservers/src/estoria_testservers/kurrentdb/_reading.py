@@ -13,7 +13,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from kurrentdbclient.protos.v1 import shared_pb2, streams_pb2
 
 from estoria_testservers.kurrentdb._faults import Context, Faults, fail
-from estoria_testservers.kurrentdb._log import Filter, Log, Record, TombstonedError, ticks_now
+from estoria_testservers.kurrentdb._filter import Filter
+from estoria_testservers.kurrentdb._log import Log, Record, TombstonedError, ticks_now
 
 _SCANNED_AT_ONCE = 20_000
 _LIVE_BUFFER = 32
