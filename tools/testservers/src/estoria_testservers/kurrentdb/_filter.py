@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from estoria_testservers.kurrentdb._log import Record
 
@@ -38,3 +39,11 @@ class Filter:
             return False
         category = record.stream.partition("-")[0]
         return bool({f"$idx-et-{record.event.type}", f"$idx-ce-{category}"} & {*self.prefixes})
+
+
+def filter_by(options: Any) -> Filter:
+    """The filter that a client describes."""
+    by = options.WhichOneof("filter")
+    expression = getattr(options, by)
+    regex = re.compile(expression.regex) if expression.regex else None
+    return Filter(by == "stream_identifier", regex, tuple(expression.prefix))

@@ -146,7 +146,7 @@ class Log:
                     self._restore(row)
             self._journal = Journal(file)
         if not self._records:
-            self.append(_EPOCH, ANY, [_system(_EPOCH, {})])
+            self.append(_EPOCH, ANY, [system_event(_EPOCH, {})])
 
     @property
     def records(self) -> Sequence[Record]:
@@ -161,6 +161,22 @@ class Log:
         if of is not None and of.tombstoned:
             raise TombstonedError(name)
         return found if found is not None and found.exists else None
+
+    def newest(self, name: str) -> Record | None:
+        """The last record of a stream, if a reader sees one."""
+        stream = self.stream(name)
+        visible = stream.visible() if stream is not None else []
+        return visible[-1] if visible else None
+
+    def target(self, link: Record) -> Record | None:
+        """The record that a link leads to, if a reader sees it."""
+        revision, _, name = link.event.data.decode().partition("@")
+        try:
+            stream = self.stream(name)
+        except TombstonedError:
+            return None
+        found = [r for r in stream.visible() if r.revision == int(revision)] if stream else []
+        return found[0] if found else None
 
     def index(self, position: int) -> int | None:
         """Where the record at exactly this position stands in `records`, if there is one."""
@@ -207,7 +223,7 @@ class Log:
             answers[name] = Written(stream.last, self._positions[-1] if self._positions else 0)
             if stream.soft_deleted:
                 kept = {**stream.metadata, "$tb": stream.last + 1}
-                self._place(rows, f"$${name}", None, _system("$metadata", kept))
+                self._place(rows, f"$${name}", None, system_event("$metadata", kept))
         for name, event in events:
             answers[name] = self._place(rows, name, answers[name].revision + 1, event)
         self._commit(rows)
@@ -256,13 +272,13 @@ class Log:
         """Hide the stream until the next append, which goes on from its last revision."""
         stream = self._to_delete(name, expected, any_missing=False)
         kept = {**stream.metadata, "$tb": DELETED}
-        return self.append(f"$${name}", ANY, [_system("$metadata", kept)]).position
+        return self.append(f"$${name}", ANY, [system_event("$metadata", kept)]).position
 
     def tombstone(self, name: str, expected: int) -> int:
         """Retire the name for good."""
         self._to_delete(name, expected, any_missing=True)
         rows: list[Row] = []
-        written = self._place(rows, name, DELETED, _system("$streamDeleted", {}))
+        written = self._place(rows, name, DELETED, system_event("$streamDeleted", {}))
         self._commit(rows)
         return written.position
 
@@ -361,6 +377,7 @@ def ticks_now() -> int:
     return time.time_ns() // 100
 
 
-def _system(type_name: str, data: dict[str, Any]) -> Proposal:
+def system_event(type_name: str, data: Any) -> Proposal:
+    """An event that the server writes itself."""
     text = json.dumps(data).encode()
     return Proposal(str(uuid4()), type_name, "application/json", text, b"")

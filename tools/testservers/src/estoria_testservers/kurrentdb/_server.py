@@ -16,6 +16,8 @@ from estoria_testservers.kurrentdb._faults import CallFault, Context, Faults
 from estoria_testservers.kurrentdb._gate import Cluster, Gate, Member
 from estoria_testservers.kurrentdb._log import MAX_APPEND_BYTES, Log, Proposal
 from estoria_testservers.kurrentdb._multi import MultiWriting
+from estoria_testservers.kurrentdb._persistent import Persistent
+from estoria_testservers.kurrentdb._persistent import handlers as persistent_handlers
 from estoria_testservers.kurrentdb._reading import Reading
 from estoria_testservers.kurrentdb._writing import Writing
 
@@ -173,6 +175,10 @@ class ProtocolServer:
         handlers = grpc.method_handlers_generic_handler
         return [
             handlers("event_store.client.streams.Streams", streams),
+            handlers(
+                "event_store.client.persistent_subscriptions.PersistentSubscriptions",
+                persistent_handlers(Persistent(self.log, self.faults)),
+            ),
             handlers("kurrentdb.protocol.v2.streams.StreamsService", newer),
             handlers("event_store.client.gossip.Gossip", gossip),
             handlers(service, control),

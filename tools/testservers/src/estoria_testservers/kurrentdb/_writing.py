@@ -139,16 +139,19 @@ class Writing:
         raise AssertionError  # abort has raised
 
 
+def id_of(id: Any) -> str:
+    """An id as text, in whichever of two ways it was sent."""
+    if id.WhichOneof("value") != "structured":
+        return str(id.string)
+    high, low = id.structured.most_significant_bits, id.structured.least_significant_bits
+    return str(UUID(int=(high % 2**64 << 64) | low % 2**64))
+
+
 def proposed(message: Any) -> Proposal:
     """An event of an Append or a BatchAppend."""
-    id = message.id.string
-    if message.id.WhichOneof("value") == "structured":
-        high, low = message.id.structured.most_significant_bits, None
-        low = message.id.structured.least_significant_bits
-        id = str(UUID(int=(high % 2**64 << 64) | low % 2**64))
     metadata = message.metadata
     return Proposal(
-        id,
+        id_of(message.id),
         metadata["type"],
         metadata["content-type"],
         message.data,
