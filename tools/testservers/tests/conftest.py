@@ -3,12 +3,14 @@
 import asyncio
 import inspect
 import threading
+import time
 from collections.abc import AsyncIterator
+from itertools import islice
 
 import pytest
 from estoria_testservers import fresh_name, start_kurrentdb
 from estoria_testservers._kurrentdb import test_double
-from kurrentdbclient import AsyncKurrentDBClient, KurrentDBClient, NewEvent
+from kurrentdbclient import AsyncKurrentDBClient, KurrentDBClient, NewEvent, StreamState
 
 _PATIENCE = 120
 
@@ -92,6 +94,86 @@ class AsyncEvents:
         return lambda *args, **options: self._loop.run(lambda: attribute(*args, **options))
 
 
+class Source:
+    """The calls about one group, which are alike for a stream and for all."""
+
+    def __init__(self, client, group, stream, *, to_all):
+        self.client, self.group, self.stream, self.to_all = client, group, stream, to_all
+
+    def create(self, **options):
+        if self.to_all:
+            self.client.create_subscription_to_all(
+                self.group, filter_include=[self.stream], filter_by_stream_name=True, **options
+            )
+        else:
+            self.client.create_subscription_to_stream(self.group, self.stream, **options)
+        return self
+
+    def update(self, **options):
+        where = () if self.to_all else (self.stream,)
+        how = "all" if self.to_all else "stream"
+        getattr(self.client, f"update_subscription_to_{how}")(self.group, *where, **options)
+
+    def read(self, client=None, **options):
+        where = () if self.to_all else (self.stream,)
+        how = "all" if self.to_all else "stream"
+        call = getattr(client or self.client, f"read_subscription_to_{how}")
+        return call(self.group, *where, **options)
+
+    def info(self):
+        return self.client.get_subscription_info(self.group, *self._where())
+
+    def delete(self):
+        self.client.delete_subscription(self.group, *self._where())
+
+    def append(self, *events):
+        self.client.append_to_stream(self.stream, current_version=StreamState.ANY, events=events)
+
+    def wait_until_idle(self):
+        """Until the server has heard of everything that was acknowledged."""
+        until(lambda: not self.info().total_in_flight_messages)
+
+    def replay_parked(self):
+        self.client.replay_parked_events(self.group, *self._where())
+
+    def start_at(self, number):
+        """The option that begins with the event of this number."""
+        if self.to_all:
+            return {"commit_position": self.client.get_stream(self.stream)[number].commit_position}
+        return {"stream_position": number}
+
+    def _where(self):
+        return () if self.to_all else (self.stream,)
+
+
+def until(condition):
+    """Wait for what comes by itself."""
+    started = time.monotonic()
+    while not (result := condition()):
+        assert time.monotonic() < started + _PATIENCE
+        time.sleep(0.02)
+    return result
+
+
+@pytest.fixture(name="until", scope="session")
+def until_it_is_so():
+    return until
+
+
+@pytest.fixture(scope="session")
+def taken():
+    """Takes so many events from a persistent subscription, and acknowledges each."""
+
+    def acknowledged(count, subscription):
+        events = []
+        for event in islice(subscription, count):
+            subscription.ack(event)
+            events.append(event)
+        return events
+
+    return acknowledged
+
+
 @pytest.fixture(scope="session")
 def loop_thread():
     thread = LoopThread()
@@ -154,3 +236,23 @@ def some_events():
         return [NewEvent(type=f"{prefix}{n}", data=b'{"n": %d}' % n) for n in range(count)]
 
     return made
+
+
+@pytest.fixture
+def group():
+    """The name of a persistent subscription of the test's own."""
+    return fresh_name("group")
+
+
+@pytest.fixture
+def three(client, stream, some_events):
+    """Three events, recorded in the test's own stream."""
+    events = some_events(3)
+    client.append_to_stream(stream, current_version=StreamState.NO_STREAM, events=events)
+    return events
+
+
+@pytest.fixture(params=["stream", "all"])
+def source(request, client, stream, group):
+    """A group on a stream, and one to all that is sent the events of that stream alone."""
+    return Source(client, group, stream, to_all=request.param == "all")

@@ -8,13 +8,6 @@ from kurrentdbclient.exceptions import InvalidCommitPositionError, StreamIsDelet
 
 
 @pytest.fixture
-def three(client, stream, some_events):
-    events = some_events(3)
-    client.append_to_stream(stream, current_version=StreamState.NO_STREAM, events=events)
-    return events
-
-
-@pytest.fixture
 def subscribe(client, stream):
     """Subscribes to all events, but the server sends only those of the test's own stream."""
 
