@@ -8,7 +8,7 @@ import grpc
 CONTROL = "/estoria.TestDouble/Control"
 """The one call that a real server doesn't have: JSON in, JSON out."""
 
-_PATIENCE = 10.0
+_PATIENCE = 60.0
 
 
 class Control:
@@ -60,4 +60,6 @@ class Control:
     def _ask(self, what: str, **arguments: Any) -> dict[str, Any]:
         request = json.dumps({"do": what, **arguments}).encode()
         answer: dict[str, Any] = json.loads(self._call(request, timeout=_PATIENCE))
+        if "error" in answer:
+            raise ValueError(answer["error"])
         return answer

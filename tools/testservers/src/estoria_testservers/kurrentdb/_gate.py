@@ -64,16 +64,6 @@ class Cluster:
         return next((member for member in self.members if member.state == "Leader"), None)
 
 
-@dataclass(frozen=True)
-class _Refusal:
-    code: grpc.StatusCode
-    text: str
-    trailer: Trailer = ()
-
-    async def __call__(self, _request: Any, context: Context) -> None:
-        await context.abort(self.code, self.text, self.trailer)
-
-
 class Gate(grpc.aio.ServerInterceptor):
     """Stands before every call but the switch's."""
 
@@ -101,19 +91,19 @@ class Gate(grpc.aio.ServerInterceptor):
         if given is not None:
             text = given.decode() if isinstance(given, bytes) else given
             known = text == self._expected
-            return None if known else _Refusal(grpc.StatusCode.UNAUTHENTICATED, "Unauthenticated")
+            return None if known else _refusal(grpc.StatusCode.UNAUTHENTICATED, "Unauthenticated")
         if method.startswith(_GOSSIP):
             return None
         if method == _BATCH_APPEND:
             return _batches_denied
-        return _Refusal(grpc.StatusCode.PERMISSION_DENIED, "Access Denied")
+        return _refusal(grpc.StatusCode.PERMISSION_DENIED, "Access Denied")
 
-    def _follower(self, method: str, metadata: dict[str, Any]) -> _Refusal | None:
+    def _follower(self, method: str, metadata: dict[str, Any]) -> Callable[..., Any] | None:
         leader = self._cluster.leader
         if metadata.get("requires-leader") != "true" or leader == self._cluster.me:
             return None
         if leader is None or method in _NOT_READY:
-            return _Refusal(grpc.StatusCode.UNAVAILABLE, "Server Is Not Ready")
+            return _refusal(grpc.StatusCode.UNAVAILABLE, "Server Is Not Ready")
         if method.startswith(_NEWER_STREAMS):
             code, text = grpc.StatusCode.FAILED_PRECONDITION, "This node is not the leader."
             details = errors_pb2.NotLeaderNodeErrorDetails(
@@ -121,12 +111,20 @@ class Gate(grpc.aio.ServerInterceptor):
                     host=leader.host, port=leader.port
                 )
             )
-            return _Refusal(code, text, trailer(code, text, details))
+            return _refusal(code, text, trailer(code, text, details))
         where = (
             ("leader-endpoint-host", leader.host),
             ("leader-endpoint-port", str(leader.port)),
         )
-        return _Refusal(grpc.StatusCode.NOT_FOUND, "Leader info available", where)
+        return _refusal(grpc.StatusCode.NOT_FOUND, "Leader info available", where)
+
+
+def _refusal(code: grpc.StatusCode, text: str, trailer: Trailer = ()) -> Callable[..., Any]:
+    # gRPC looks for a coroutine function, and an object that is called like one won't do.
+    async def refuse(_request: Any, context: Context) -> None:
+        await context.abort(code, text, trailer)
+
+    return refuse
 
 
 async def _batches_denied(requests: AsyncIterator[Any], _: Context) -> AsyncIterator[Message]:

@@ -105,7 +105,7 @@ class ProtocolServer:
         await self.stop()
 
     def control(self, command: dict[str, Any]) -> dict[str, Any]:
-        """What tests may ask for: faults, counts, a lagging node, a scavenge."""
+        """What tests may ask for: faults, counts, a lagging node, a cluster, a scavenge."""
         match command.pop("do"):
             case "inject":
                 self.faults.inject(CallFault(**command))
@@ -129,7 +129,8 @@ class ProtocolServer:
                 ]
                 self.log.write_legacy_transaction(command["stream"], events)
             case unknown:
-                return {"error": f"no such command: {unknown}"}
+                msg = f"no such command: {unknown}"
+                raise ValueError(msg)
         return {}
 
     def _form_cluster(self, state: str, others: list[tuple[str, int, str]]) -> None:
@@ -189,7 +190,11 @@ class ProtocolServer:
         return gossip_pb2.ClusterInfo(members=[each.info() for each in self._cluster.members])
 
     async def _control(self, request: bytes, _context: Context) -> bytes:
-        return json.dumps(self.control(json.loads(request))).encode()
+        try:
+            answer = self.control(json.loads(request))
+        except (TypeError, ValueError) as error:
+            answer = {"error": str(error)}
+        return json.dumps(answer).encode()
 
 
 def _verbatim(message: bytes) -> bytes:
