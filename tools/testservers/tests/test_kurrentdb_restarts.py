@@ -7,6 +7,7 @@ from itertools import islice
 import pytest
 from estoria_testservers import start_kurrentdb
 from estoria_testservers._kurrentdb import test_double
+from estoria_testservers.kurrentdb import ProtocolServer
 from kurrentdbclient import KurrentDBClient, NewEvent, StreamState
 from kurrentdbclient.exceptions import (
     KurrentDBClientError,
@@ -91,7 +92,8 @@ def test_what_was_acknowledged_before_a_kill_in_mid_append_is_there(server, some
             with contextlib.suppress(KurrentDBClientError):
                 for number in range(1_000_000):
                     client.append_to_stream(
-                        "kept", current_version=3 * number - 1 if number else StreamState.NO_STREAM,
+                        "kept",
+                        current_version=3 * number - 1 if number else StreamState.NO_STREAM,
                         events=some_events(3, f"Batch{number}_"),
                     )
                     acknowledged.append(number)
@@ -145,8 +147,10 @@ def test_persistent_subscriptions_are_there_after_a_kill(server, client, some_ev
         subscription.nack(next(subscription), "park")
         taken(1, subscription)
         until(
-            lambda: client.get_subscription_info("group", "kept").last_checkpointed_event_position
-            == "2"
+            lambda: (
+                client.get_subscription_info("group", "kept").last_checkpointed_event_position
+                == "2"
+            )
         )
 
     server.kill()
@@ -163,14 +167,13 @@ def test_persistent_subscriptions_are_there_after_a_kill(server, client, some_ev
 
 def test_without_a_file_a_double_is_empty_again(connect, loop_thread, some_events):
     """The importable server, in this process."""
-    from estoria_testservers.kurrentdb import ProtocolServer
 
     async def started(**options):
         server = ProtocolServer(**options)
         await server.start()
         return server
 
-    first = loop_thread.run(lambda: started())
+    first = loop_thread.run(started)
     client = connect(first.url)
     client.append_to_stream("lost", current_version=StreamState.ANY, events=some_events(2))
     loop_thread.run(first.stop)

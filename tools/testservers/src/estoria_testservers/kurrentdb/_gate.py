@@ -102,6 +102,8 @@ class Gate(grpc.aio.ServerInterceptor):
         leader = self._cluster.leader
         if metadata.get("requires-leader") != "true" or leader == self._cluster.me:
             return None
+        if method.startswith(_GOSSIP):
+            return None
         if leader is None or method in _NOT_READY:
             return _refusal(grpc.StatusCode.UNAVAILABLE, "Server Is Not Ready")
         if method.startswith(_NEWER_STREAMS):
