@@ -144,6 +144,57 @@ def test_a_deleted_stream_goes_on_from_its_last_version(client, stream, five, so
     assert client.get_stream_metadata(stream)[0] == {"$tb": 5}
 
 
+@pytest.mark.parametrize("version", [4, StreamState.ANY])
+def test_a_deleted_stream_is_deleted_again(client, stream, five, version):
+    client.delete_stream(stream, current_version=4)
+
+    client.delete_stream(stream, current_version=version)
+    with pytest.raises(WrongCurrentVersionError):
+        client.delete_stream(stream, current_version=3)
+
+    with pytest.raises(NotFoundError):
+        client.get_stream(stream)
+
+
+@pytest.mark.parametrize("version", [4, StreamState.ANY])
+def test_a_deleted_stream_is_tombstoned(client, stream, five, version):
+    client.delete_stream(stream, current_version=4)
+
+    client.tombstone_stream(stream, current_version=version)
+
+    with pytest.raises(StreamIsDeletedError):
+        client.get_stream(stream)
+
+
+def test_a_deleted_stream_does_not_exist_for_those_who_ask_that(client, stream, five, some_events):
+    client.delete_stream(stream, current_version=4)
+
+    for count in (1, 2):
+        events = some_events(count)
+        with pytest.raises((StreamIsDeletedError, FailedPreconditionError)):
+            client.append_to_stream(
+                stream,
+                current_version=StreamState.EXISTS,
+                events=events if count > 1 else events[0],
+            )
+    for how in (client.delete_stream, client.tombstone_stream):
+        with pytest.raises(StreamIsDeletedError):
+            how(stream, current_version=StreamState.EXISTS)
+
+
+@pytest.mark.parametrize("version", [StreamState.ANY, StreamState.EXISTS, StreamState.NO_STREAM])
+def test_a_missing_stream_is_not_deleted(client, stream, version):
+    with pytest.raises(NotFoundError):
+        client.delete_stream(stream, current_version=version)
+
+
+def test_a_missing_stream_may_be_tombstoned(client, stream, some_events):
+    client.tombstone_stream(stream, current_version=StreamState.ANY)
+
+    with pytest.raises(StreamIsDeletedError):
+        client.append_to_stream(stream, current_version=StreamState.ANY, events=some_events(2))
+
+
 @pytest.mark.parametrize("how", ["delete_stream", "tombstone_stream"])
 def test_a_stream_of_another_version_is_not_deleted(client, stream, five, how):
     with pytest.raises(WrongCurrentVersionError) as caught:

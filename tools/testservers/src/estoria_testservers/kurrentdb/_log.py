@@ -328,7 +328,9 @@ class Log:
         stream = self._streams.get(name) or Stream(name)
         if stream.tombstoned:
             raise TombstonedError(name)
-        actual = stream.last if stream.exists else NO_STREAM
+        if expected == EXISTS and stream.soft_deleted:
+            raise TombstonedError(name)
+        actual = stream.last
         holds = expected in (ANY, actual) or (expected == EXISTS and actual >= 0)
         if not holds or (actual < 0 and not any_missing):
             raise WrongRevisionError(name, expected, actual)
