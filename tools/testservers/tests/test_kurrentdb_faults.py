@@ -138,6 +138,14 @@ def test_a_delay_lets_a_deadline_pass(client, control, stream, some_events, appe
     assert client.get_current_version(stream) is StreamState.NO_STREAM
 
 
+def test_writing_has_the_deadline_of_the_connection(connect, shared_double, control, stream):
+    client = connect(f"{shared_double.url}&DefaultDeadline=1")
+    control.inject("Tombstone", times=2, delay=60)
+
+    with pytest.raises(GrpcDeadlineExceededError):
+        client.tombstone_stream(stream, current_version=StreamState.ANY)
+
+
 def test_a_delay_alone_changes_nothing_else(client, control, stream, some_events):
     control.inject("BatchAppend", delay=0.05)
     events = some_events(2)

@@ -100,6 +100,15 @@ def test_consumers_are_told_of(source, three, taken):
     assert connection.from_ == ""
 
 
+def test_a_consumer_goes_by_the_name_of_its_connection(connect, shared_double, source):
+    source.create()
+
+    with source.read(connect(f"{shared_double.url}&ConnectionName=somebody")):
+        [connection] = source.info().connections
+
+    assert connection.connection_name == "somebody"
+
+
 def test_groups_are_listed(client, group, stream):
     client.create_subscription_to_all(group)
     client.create_subscription_to_stream(f"{group}_a", stream)

@@ -265,3 +265,14 @@ def test_an_index_holds_the_events_of_one_type(client, stream, some_events, pref
     assert found == [events[0], events[2]]
     assert [*client.read_index(f"et-{kind}", commit_position=found[1].commit_position)] == found[1:]
     assert [*client.read_index(f"et-{kind}", limit=1)] == found[:1]
+
+
+def test_an_index_holds_the_events_of_one_category(client, some_events):
+    category = fresh_name("category")
+    streams = [f"{category}-1", f"{category}-2", f"{category}2-1"]
+    for name, event in zip(streams, some_events(3), strict=True):
+        client.append_to_stream(name, current_version=StreamState.ANY, events=event)
+
+    found = client.read_index(f"ce-{category}")
+
+    assert [event.stream_name for event in found] == streams[:2]
