@@ -12,7 +12,7 @@ from estoria_testservers import fresh_name, start_kurrentdb
 from estoria_testservers._kurrentdb import test_double
 from kurrentdbclient import AsyncKurrentDBClient, KurrentDBClient, NewEvent, StreamState
 
-_PATIENCE = 120
+_PATIENCE = 60
 
 
 class LoopThread:
