@@ -37,6 +37,22 @@ async def _awaited(what):
     return await result if inspect.isawaitable(result) else result
 
 
+class SyncFace:
+    """The sync client; what could be waited for without an end has a deadline."""
+
+    def __init__(self, url, **options):
+        self._client = KurrentDBClient(url, **options)
+
+    def __getattr__(self, name):
+        return _with_deadline(getattr(self._client, name), name)
+
+
+def _with_deadline(attribute, name):
+    if not name.startswith(("subscribe_to_", "read_subscription_to_")):
+        return attribute
+    return lambda *args, **options: attribute(*args, **{"timeout": _PATIENCE, **options})
+
+
 class AsyncFace:
     """The async client, called as the sync one is."""
 
@@ -54,6 +70,8 @@ class AsyncFace:
         attribute = getattr(self._client, name)
         if not callable(attribute):
             return attribute
+
+        attribute = _with_deadline(attribute, name)
 
         def call(*args, **options):
             result = self._loop.run(lambda: attribute(*args, **options))
@@ -205,7 +223,7 @@ def connect(request, loop_thread):
 
     def connected(url, **options):
         if request.param == "sync":
-            client = KurrentDBClient(url, **options)
+            client = SyncFace(url, **options)
         else:
             client = AsyncFace(loop_thread, url, **options)
         clients.append(client)
