@@ -262,3 +262,13 @@ def test_records_for_a_tombstoned_stream_are_refused(client, names, records):
         client.append_records(records)
 
     assert client.get_current_version(names[0]) is StreamState.NO_STREAM
+
+
+def test_a_check_says_where_ids_are_compared(client, names, records):
+    """Records that stand earlier in a stream are new ones at a version behind them."""
+    client.append_records(records)
+    checks = [StreamStateCheck(names[0], 2), StreamStateCheck(names[1], 1)]
+
+    client.append_records(records, checks=checks)
+
+    assert [client.get_current_version(name) for name in names] == [5, 3]

@@ -1,9 +1,9 @@
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import islice, takewhile
 
 import pytest
 from estoria_testservers import fresh_name
-from kurrentdbclient import NewEvent, StreamState
+from kurrentdbclient import NewEvent, NewRecord, StreamState
 from kurrentdbclient.exceptions import InvalidCommitPositionError, StreamIsDeletedError
 
 
@@ -164,6 +164,20 @@ def test_checkpoints_show_how_far_the_filter_has_looked(client, stream, three, s
         last = NewEvent("Last", b"{}")
         client.append_to_stream(stream, current_version=2, events=[last])
         assert taken(1, subscription) == [last]
+
+
+def test_checkpoints_come_between_the_events(client, stream, three, subscribe):
+    own = [NewRecord(stream, "Own", b"{}") for _ in range(2)]
+    foreign = [NewRecord(fresh_name("foreign"), "Foreign", b"{}") for _ in range(25)]
+    with subscribe(
+        from_end=True, include_checkpoints=True, window_size=10, checkpoint_interval_multiplier=1
+    ) as subscription:
+        client.append_records([own[0], *foreign, own[1]])
+        received = [*takewhile(lambda each: each.id != own[1].id, subscription)]
+
+    received = received[[each.id for each in received].index(own[0].id) + 1 :]
+    assert all(each.is_checkpoint for each in received)
+    assert len(received) >= 2
 
 
 def test_checkpoints_are_left_out_until_they_are_asked_for(client, stream, three, subscribe):

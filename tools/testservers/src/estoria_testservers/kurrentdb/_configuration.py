@@ -1,4 +1,4 @@
-"""Which persistent subscriptions there are: kept in the log, as KurrentDB keeps them."""
+"""Which persistent subscriptions there are: kept in the log, where KurrentDB keeps them too."""
 
 import json
 from collections.abc import Iterable

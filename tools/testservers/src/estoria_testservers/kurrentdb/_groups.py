@@ -167,7 +167,7 @@ class Group:
         self._push()
 
     def nack(self, ids: Sequence[str], action: str, reason: str) -> None:
-        """These events are not dealt with. As in KurrentDB, `Stop` does nothing by itself."""
+        """These events are not dealt with; `Stop` leaves them where they are."""
         if action == "Stop":
             return
         for entry in self._released(ids):
@@ -252,7 +252,7 @@ class Group:
             return False
         for entry in entries:
             if any(entry.id in consumer.held for consumer in self.consumers):
-                # Acknowledging could not tell them apart, and KurrentDB skips the later one too.
+                # Acknowledging could not tell them apart, so the later one is skipped.
                 entries.remove(entry)
                 self._finish(entry)
                 return True
