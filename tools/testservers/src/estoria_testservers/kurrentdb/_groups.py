@@ -118,9 +118,7 @@ class Group:
     def update(self, settings: Settings) -> None:
         """Go on with other settings; the consumers have to come again."""
         moved = settings.start != self.settings.start
-        for consumer in [*self.consumers]:
-            consumer.queue.put_nowait(None)
-            self.leave(consumer)
+        self._dismiss()
         self.settings = settings
         self._strategy = STRATEGIES[settings.strategy]()
         if moved:
@@ -133,9 +131,7 @@ class Group:
 
     def delete(self) -> None:
         """Send the consumers away, and forget what was parked and reached."""
-        for consumer in [*self.consumers]:
-            consumer.queue.put_nowait(None)
-            self.leave(consumer)
+        self._dismiss()
         for stream in (self.checkpoints, self.parked):
             if self._log.stream(stream) is not None:
                 self._log.soft_delete(stream, ANY)
@@ -152,12 +148,9 @@ class Group:
         if consumer not in self.consumers:
             return
         self.consumers.remove(consumer)
-        for entry in consumer.held.values():
-            self._retry(entry, "the consumer has left")
-        consumer.held.clear()
-        if not self.consumers and self._watching is not None:
-            self._watching.cancel()
-            self._watching = None
+        self._take_all(consumer)
+        if not self.consumers:
+            self._watch_no_more()
         self._push()
 
     def ack(self, ids: Sequence[str]) -> None:
@@ -192,6 +185,23 @@ class Group:
         self._log.append(f"$${self.parked}", ANY, [system_event("$metadata", kept)])
         self._push()
 
+    def _dismiss(self) -> None:
+        dismissed, self.consumers = self.consumers, []
+        self._watch_no_more()
+        for consumer in dismissed:
+            self._take_all(consumer)
+            consumer.queue.put_nowait(None)
+
+    def _take_all(self, consumer: Consumer) -> None:
+        for entry in consumer.held.values():
+            self._retry(entry, "the consumer has left")
+        consumer.held.clear()
+
+    def _watch_no_more(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+
     def _begin(self) -> int:
         if self.checkpoint is not None:
             return self.checkpoint + 1
@@ -199,10 +209,10 @@ class Group:
 
     async def _watch(self) -> None:
         """Push what is written, what was not acknowledged in time, and keep checkpoints."""
-        self._heard = self._log.listen()
+        heard = self._heard = self._log.listen()
         try:
             while True:
-                self._heard.clear()
+                heard.clear()
                 self._take_back()
                 self._keep_checkpoint(timed=True)
                 self._push()
@@ -212,9 +222,9 @@ class Group:
                 wait = min(due, default=math.inf) - time.monotonic()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(None if wait == math.inf else max(wait, 0.001)):
-                        await self._heard.wait()
+                        await heard.wait()
         finally:
-            self._log.leave(self._heard)
+            self._log.leave(heard)
 
     def _take_back(self) -> None:
         now = time.monotonic()
