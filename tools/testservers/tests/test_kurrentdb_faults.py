@@ -9,14 +9,13 @@ from estoria_testservers._kurrentdb import test_double
 from kurrentdbclient import NewEvents, NewRecord, StreamState
 from kurrentdbclient.exceptions import (
     AbortedByServerError,
-    AccessDeniedError,
-    CancelledError,
     ConsumerTooSlowError,
     DeadlineExceededError,
     ExceptionThrownByHandlerError,
     FailedPreconditionError,
     GrpcDeadlineExceededError,
     InternalError,
+    KurrentDBClientError,
     NotFoundError,
     ServiceUnavailableError,
     UnauthenticatedError,
@@ -198,13 +197,12 @@ def test_a_fault_of_one_method_leaves_the_others_alone(client, control, stream, 
         ("UNKNOWN", "something", UnknownError),
         ("ABORTED", "Consumer too slow to handle event", ConsumerTooSlowError),
         ("ABORTED", "something", AbortedByServerError),
-        ("CANCELLED", "something", CancelledError),
+        ("CANCELLED", "something", KurrentDBClientError),
         ("DEADLINE_EXCEEDED", "something", GrpcDeadlineExceededError),
         ("UNAUTHENTICATED", "something", UnauthenticatedError),
         ("UNAVAILABLE", "something", ServiceUnavailableError),
         ("NOT_FOUND", "something", NotFoundError),
         ("FAILED_PRECONDITION", "something", FailedPreconditionError),
-        ("PERMISSION_DENIED", "something", AccessDeniedError),
         ("INTERNAL", "something", InternalError),
     ],
 )
@@ -215,6 +213,13 @@ def test_a_status_is_what_the_client_is_told(
     control.inject("Read", status=status, details=details)
 
     with pytest.raises(error):
+        next(client.read_stream(stream))
+
+
+def test_a_denial_is_what_the_client_is_told(client, control, stream, denied):
+    control.inject("Read", status="PERMISSION_DENIED", details="something")
+
+    with pytest.raises(denied):
         next(client.read_stream(stream))
 
 

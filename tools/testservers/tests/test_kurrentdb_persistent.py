@@ -5,8 +5,8 @@ from estoria_testservers import fresh_name
 from kurrentdbclient import NewEvent, StreamState
 from kurrentdbclient.exceptions import (
     AlreadyExistsError,
-    CancelledError,
     InternalError,
+    KurrentDBClientError,
     NotFoundError,
     ProgrammingError,
 )
@@ -185,7 +185,7 @@ def test_consumers_of_a_group_that_changes_are_dropped(client, group, stream, wh
     client.create_subscription_to_stream(group, stream)
 
     with (
-        pytest.raises(CancelledError),
+        pytest.raises(KurrentDBClientError),
         client.read_subscription_to_stream(group, stream) as subscription,
     ):
         taken(3, subscription)

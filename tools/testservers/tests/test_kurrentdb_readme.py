@@ -58,7 +58,6 @@ def test_the_examples_of_the_readme_run(server):
         "Append events",
         "Idempotent append operations",
         "Multi-append to stream",
-        "Append records",
         "Read stream events",
         "Read all events",
         "Set stream metadata",

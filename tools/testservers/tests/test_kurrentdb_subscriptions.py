@@ -4,7 +4,11 @@ from itertools import islice, takewhile
 import pytest
 from estoria_testservers import fresh_name
 from kurrentdbclient import NewEvent, NewRecord, StreamState
-from kurrentdbclient.exceptions import InvalidCommitPositionError, StreamIsDeletedError
+from kurrentdbclient.exceptions import (
+    InvalidCommitPositionError,
+    KurrentDBClientError,
+    StreamIsDeletedError,
+)
 
 
 @pytest.fixture
@@ -291,4 +295,5 @@ def test_closing_a_client_ends_its_subscriptions(connect, shared_double, stream,
 
     closing.close()
 
-    assert subscription.is_stopped
+    with pytest.raises((KurrentDBClientError, StopIteration)):
+        next(subscription)
