@@ -66,13 +66,14 @@ def test_a_retry_is_known_after_a_kill(server, client, some_events):
         )
 
 
-def test_a_commit_that_was_cut_off_is_no_commit(server, client, some_events):
+@pytest.mark.parametrize("lost", [1, 30])
+def test_a_commit_that_was_cut_off_is_no_commit(server, client, some_events, lost):
     whole, torn = some_events(3), some_events(3, "Torn")
     client.append_to_stream("kept", current_version=StreamState.NO_STREAM, events=whole)
     client.append_to_stream("kept", current_version=2, events=torn)
     server.kill()
     file = server._folder / "records"
-    file.write_bytes(file.read_bytes()[:-1])
+    file.write_bytes(file.read_bytes()[:-lost])
 
     server.start()
 
@@ -163,6 +164,23 @@ def test_persistent_subscriptions_are_there_after_a_kill(server, client, some_ev
         assert taken(3, subscription) == [events[1], *events[3:]]
     with client.read_subscription_to_all("group") as subscription:
         assert taken(1, subscription) == events[4:]
+
+
+def test_changed_persistent_subscriptions_are_there_after_a_kill(server, client):
+    client.create_subscription_to_all("kept")
+    client.create_subscription_to_all("deleted")
+    client.delete_subscription("deleted")
+
+    server.kill()
+    server.start()
+
+    assert [info.group_name for info in client.list_subscriptions()] == ["kept"]
+    client.update_subscription_to_all("kept", max_retry_count=3)
+
+    server.kill()
+    server.start()
+
+    assert client.get_subscription_info("kept").max_retry_count == 3
 
 
 def test_without_a_file_a_double_is_empty_again(connect, loop_thread, some_events):
