@@ -55,9 +55,15 @@ class KurrentServer(Server):
     _usual_port = 2113
 
     def __init__(
-        self, candidate: Candidate, *, tls: bool = False, max_append_bytes: int = _MAX_APPEND_BYTES
+        self,
+        candidate: Candidate,
+        *,
+        tls: bool = False,
+        login: str | None = None,
+        max_append_bytes: int = _MAX_APPEND_BYTES,
     ) -> None:
         super().__init__(candidate)
+        self._login = login
         self._tls, self._max_append_bytes = tls, max_append_bytes
         self._certificates: Certificates | None = None
 
@@ -85,12 +91,14 @@ class KurrentServer(Server):
     def _own_url(self) -> str:
         host = "localhost" if self._tls else "127.0.0.1"
         query = f"Tls=true&TlsCaFile={self.certificate_authority}" if self._tls else "Tls=false"
-        return f"kurrentdb://{host}:{self.port}?{query}"
+        login = f"{self._login}@" if self._login else ""
+        return f"kurrentdb://{login}{host}:{self.port}?{query}"
 
     def _new_process(self, folder: Path) -> Process:
         if self.rung is Rung.DOCKER:
-            if self._tls:
-                raise ServerStartError(str(self.candidate), "only the test double is given TLS")
+            if self._tls or self._login:
+                text = "only the test double is given TLS and a login"
+                raise ServerStartError(str(self.candidate), text)
             environ = {
                 "KURRENTDB_INSECURE": "true",
                 "KURRENTDB_NODE_PORT": str(self.port),
@@ -100,6 +108,8 @@ class KurrentServer(Server):
         command = [sys.executable, "-m", "estoria_testservers.kurrentdb", "--port", str(self.port)]
         command += ["--file", str(folder / "records")]
         command += ["--max-append-bytes", str(self._max_append_bytes)]
+        if self._login:
+            command += ["--login", self._login]
         if self._tls:
             self._certificates = Certificates(folder)
             certificate, key = self._certificates.certificate, self._certificates.key
@@ -117,11 +127,15 @@ def start_kurrentdb(
     candidate: Candidate | None = None,
     *,
     tls: bool = False,
+    login: str | None = None,
     max_append_bytes: int = _MAX_APPEND_BYTES,
 ) -> KurrentServer:
-    """Start a KurrentDB node, or where none can be had its test double."""
+    """Start a KurrentDB node, or where none can be had its test double.
+
+    `login` is ``user:password``, which clients send over TLS only.
+    """
     candidate = candidate or kurrentdb_candidate(owned=True)
-    return KurrentServer(candidate, tls=tls, max_append_bytes=max_append_bytes).open()
+    return KurrentServer(candidate, tls=tls, login=login, max_append_bytes=max_append_bytes).open()
 
 
 def _ping(target: str, credentials: grpc.ChannelCredentials | None, *, tls: bool) -> None:

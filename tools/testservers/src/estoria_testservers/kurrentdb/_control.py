@@ -8,7 +8,7 @@ import grpc
 CONTROL = "/estoria.TestDouble/Control"
 """The one call that a real server doesn't have: JSON in, JSON out."""
 
-_PATIENCE = 10.0
+_PATIENCE = 60.0
 
 
 class Control:
@@ -26,7 +26,7 @@ class Control:
         self._ask("inject", method=method, **options)
 
     def clear(self) -> None:
-        """Take all faults back, catch up, and count from 0 again."""
+        """Take all faults back, catch up, lead, be alone, and count from 0 again."""
         self._ask("clear")
 
     def calls(self) -> dict[str, int]:
@@ -40,6 +40,10 @@ class Control:
     def lag(self, records: int) -> None:
         """Be a node that has not got the last so many records yet."""
         self._ask("lag", records=records)
+
+    def cluster(self, state: str, *others: tuple[str, int, str]) -> None:
+        """Be a ``"Leader"`` or a ``"Follower"`` beside others: host, port and state of each."""
+        self._ask("cluster", state=state, others=others)
 
     def scavenge(self) -> int:
         """Take what is truncated out of the log; how many records that was."""
@@ -56,4 +60,6 @@ class Control:
     def _ask(self, what: str, **arguments: Any) -> dict[str, Any]:
         request = json.dumps({"do": what, **arguments}).encode()
         answer: dict[str, Any] = json.loads(self._call(request, timeout=_PATIENCE))
+        if "error" in answer:
+            raise ValueError(answer["error"])
         return answer

@@ -9,6 +9,25 @@ import grpc.aio
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+METHODS = (
+    "Append",
+    "AppendRecords",
+    "AppendSession",
+    "BatchAppend",
+    "Delete",
+    "Gossip",
+    "Persistent.Create",
+    "Persistent.Delete",
+    "Persistent.GetInfo",
+    "Persistent.List",
+    "Persistent.Read",
+    "Persistent.ReplayParked",
+    "Persistent.Update",
+    "Read",
+    "Tombstone",
+)
+"""What calls are named by, in faults and in counts."""
+
 
 @dataclass
 class CallFault:
@@ -17,6 +36,9 @@ class CallFault:
     `delay` seconds pass first. Then the call fails with `status` and `details`, unless
     `performed` says that it is carried out first: then it is its answer that is lost. A read
     gives so many `messages` before it fails. Without a status nothing but the delay happens.
+
+    The answer of a call that is `performed` is dropped altogether, so that the client waits for
+    it, when the status is ``CANCELLED`` and there are no details.
     """
 
     method: str
@@ -27,6 +49,14 @@ class CallFault:
     details: str = ""
     performed: bool = False
     messages: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            msg = f"no such method: {self.method}"
+            raise ValueError(msg)
+        if self.status and self.status not in grpc.StatusCode.__members__:
+            msg = f"no such status: {self.status}"
+            raise ValueError(msg)
 
 
 @dataclass
@@ -76,3 +106,11 @@ class Faults:
 async def fail(context: Context, fault: CallFault) -> None:
     """End the call as the fault says."""
     await context.abort(grpc.StatusCode[fault.status], fault.details)
+
+
+async def lose(context: Context, fault: CallFault | None) -> None:
+    """End a call that was carried out as its fault says; without one, do nothing."""
+    if fault is not None:
+        if fault.status == "CANCELLED" and not fault.details:
+            await asyncio.Event().wait()
+        await fail(context, fault)

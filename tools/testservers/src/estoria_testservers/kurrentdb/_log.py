@@ -3,9 +3,8 @@
 import asyncio
 import bisect
 import json
-import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,9 @@ from estoria_testservers.kurrentdb._journal import Journal, Row
 
 NO_STREAM, ANY, EXISTS = -1, -2, -4
 """Expectations that are no revisions, numbered as on the wire."""
+
+SOFT_DELETED, TOMBSTONED = -5, -6
+"""What a stream may be instead of at a revision, numbered as on the wire."""
 
 DELETED = 2**63 - 1
 """The `$tb` of a soft-deleted stream, and the revision of a tombstone."""
@@ -33,7 +35,7 @@ class WrongRevisionError(Exception):
 
 
 class TombstonedError(Exception):
-    """The stream's name is retired for good."""
+    """The stream's name is retired for good, or the stream is to exist and was deleted."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -144,7 +146,7 @@ class Log:
                     self._restore(row)
             self._journal = Journal(file)
         if not self._records:
-            self.append(_EPOCH, ANY, [_system(_EPOCH, {})])
+            self.append(_EPOCH, ANY, [system_event(_EPOCH, {})])
 
     @property
     def records(self) -> Sequence[Record]:
@@ -154,9 +156,27 @@ class Log:
     def stream(self, name: str) -> Stream | None:
         """The stream of this name, if anything was ever written to it."""
         found = self._streams.get(name)
-        if found is not None and found.tombstoned:
+        # The metadata of a tombstoned stream can't be read either, though they may be written.
+        of = self._streams.get(name[2:]) if name.startswith("$$") else found
+        if of is not None and of.tombstoned:
             raise TombstonedError(name)
         return found if found is not None and found.exists else None
+
+    def newest(self, name: str) -> Record | None:
+        """The last record of a stream, if a reader sees one."""
+        stream = self.stream(name)
+        visible = stream.visible() if stream is not None else []
+        return visible[-1] if visible else None
+
+    def target(self, link: Record) -> Record | None:
+        """The record that a link leads to, if a reader sees it."""
+        revision, _, name = link.event.data.decode().partition("@")
+        try:
+            stream = self.stream(name)
+        except TombstonedError:
+            return None
+        found = [r for r in stream.visible() if r.revision == int(revision)] if stream else []
+        return found[0] if found else None
 
     def index(self, position: int) -> int | None:
         """Where the record at exactly this position stands in `records`, if there is one."""
@@ -170,30 +190,51 @@ class Log:
 
     def append(self, name: str, expected: int, events: Sequence[Proposal]) -> Written:
         """Write all events or none; a repeat is answered with where it stands already."""
-        return self.append_all([(name, expected, events)])[name]
+        return self.append_all({name: expected}, [(name, event) for event in events])[name]
 
     def append_all(
-        self, appends: Sequence[tuple[str, int, Sequence[Proposal]]]
+        self, expected: Mapping[str, int], events: Sequence[tuple[str, Proposal]]
     ) -> dict[str, Written]:
-        """Write to several streams, to all or to none."""
-        size = sum(event.size for _, _, events in appends for event in events)
+        """Write to several streams in this order, to all or to none.
+
+        Where some streams hold their events already and others don't, nothing is written.
+        """
+        size = sum(event.size for _, event in events)
         if size > self.max_append_bytes:
             raise AppendTooLargeError(size, self.max_append_bytes)
-        answers: dict[str, Written] = {}
+        ids: dict[str, list[str]] = {name: [] for name in expected}
+        for name, event in events:
+            ids[name].append(event.id)
+        repeats = {name: self.check(name, expected[name], ids[name]) for name in ids}
+        answers = {name: repeat for name, repeat in repeats.items() if repeat is not None}
+        if len(answers) == len(ids):
+            return answers
+        for name, repeat in answers.items():
+            raise WrongRevisionError(name, expected[name], repeat.revision)
+        return self._write(ids, events)
+
+    def _write(
+        self, names: Iterable[str], events: Sequence[tuple[str, Proposal]]
+    ) -> dict[str, Written]:
         rows: list[Row] = []
-        for name, expected, events in appends:
-            repeated = self.check(name, expected, [event.id for event in events])
-            if repeated is not None:
-                answers[name] = repeated
-                continue
+        answers: dict[str, Written] = {}
+        for name in names:
             stream = self._streams.get(name) or Stream(name)
+            answers[name] = Written(stream.last, self._positions[-1] if self._positions else 0)
             if stream.soft_deleted:
                 kept = {**stream.metadata, "$tb": stream.last + 1}
-                self._place(rows, f"$${name}", None, _system("$metadata", kept))
-            for offset, event in enumerate(events, start=1):
-                answers[name] = self._place(rows, name, stream.last + offset, event)
+                self._place(rows, f"$${name}", None, system_event("$metadata", kept))
+        for name, event in events:
+            answers[name] = self._place(rows, name, answers[name].revision + 1, event)
         self._commit(rows)
         return answers
+
+    def state(self, name: str) -> int:
+        """The stream's revision, or that it doesn't exist, is deleted or tombstoned."""
+        stream = self._streams.get(name) or Stream(name)
+        if stream.tombstoned:
+            return TOMBSTONED
+        return SOFT_DELETED if stream.soft_deleted else stream.last
 
     def check(self, name: str, expected: int, ids: Sequence[str]) -> Written | None:
         """Where these events stand already, or None when they may be written.
@@ -205,6 +246,8 @@ class Log:
         if stream.tombstoned:
             raise TombstonedError(name)
         actual = stream.last
+        if expected == EXISTS and stream.soft_deleted:
+            raise TombstonedError(name)
         if expected == EXISTS and actual < 0 and f"$${name}" not in self._streams:
             raise WrongRevisionError(name, expected, actual)
         if expected in (ANY, EXISTS):
@@ -229,13 +272,13 @@ class Log:
         """Hide the stream until the next append, which goes on from its last revision."""
         stream = self._to_delete(name, expected, any_missing=False)
         kept = {**stream.metadata, "$tb": DELETED}
-        return self.append(f"$${name}", ANY, [_system("$metadata", kept)]).position
+        return self.append(f"$${name}", ANY, [system_event("$metadata", kept)]).position
 
     def tombstone(self, name: str, expected: int) -> int:
         """Retire the name for good."""
         self._to_delete(name, expected, any_missing=True)
         rows: list[Row] = []
-        written = self._place(rows, name, DELETED, _system("$streamDeleted", {}))
+        written = self._place(rows, name, DELETED, system_event("$streamDeleted", {}))
         self._commit(rows)
         return written.position
 
@@ -285,7 +328,9 @@ class Log:
         stream = self._streams.get(name) or Stream(name)
         if stream.tombstoned:
             raise TombstonedError(name)
-        actual = stream.last if stream.exists else NO_STREAM
+        if expected == EXISTS and stream.soft_deleted:
+            raise TombstonedError(name)
+        actual = stream.last
         holds = expected in (ANY, actual) or (expected == EXISTS and actual >= 0)
         if not holds or (actual < 0 and not any_missing):
             raise WrongRevisionError(name, expected, actual)
@@ -334,39 +379,7 @@ def ticks_now() -> int:
     return time.time_ns() // 100
 
 
-def _system(type_name: str, data: dict[str, Any]) -> Proposal:
+def system_event(type_name: str, data: Any) -> Proposal:
+    """An event that the server writes itself."""
     text = json.dumps(data).encode()
     return Proposal(str(uuid4()), type_name, "application/json", text, b"")
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Which records of `$all` a reader wants: by stream name or by event type."""
-
-    by_stream: bool = False
-    regex: re.Pattern[str] | None = None
-    prefixes: tuple[str, ...] = ()
-    known: dict[str, bool] = field(default_factory=dict)
-
-    def select(self, records: Sequence[Record]) -> Iterator[tuple[int, Record]]:
-        """The records that match, each with its place in `records`."""
-        known, by_stream = self.known, self.by_stream
-        for index, record in enumerate(records):
-            text = record.stream if by_stream else record.event.type
-            fits = known.get(text)
-            if fits is None:
-                fits = known[text] = self._fits(text)
-            if fits or (self.prefixes and self._indexed(record)):
-                yield index, record
-
-    def _fits(self, text: str) -> bool:
-        if self.prefixes:
-            return text.startswith(self.prefixes)
-        return self.regex is None or self.regex.search(text) is not None
-
-    def _indexed(self, record: Record) -> bool:
-        """Whether one of the prefixes names a secondary index that holds the record."""
-        if record.event.type.startswith("$"):
-            return False
-        category = record.stream.partition("-")[0]
-        return bool({f"$idx-et-{record.event.type}", f"$idx-ce-{category}"} & {*self.prefixes})

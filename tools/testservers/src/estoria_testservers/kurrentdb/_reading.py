@@ -2,20 +2,26 @@
 
 import asyncio
 import bisect
-import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import grpc
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from kurrentdbclient.protos.v1 import shared_pb2, streams_pb2
 
 from estoria_testservers.kurrentdb._faults import Context, Faults, fail
-from estoria_testservers.kurrentdb._log import Filter, Log, Record, TombstonedError, ticks_now
+from estoria_testservers.kurrentdb._filter import Filter, filter_by
+from estoria_testservers.kurrentdb._log import Log, Record, TombstonedError, ticks_now
+
+_RecordedEvent = streams_pb2.ReadResp.ReadEvent.RecordedEvent
+_Message = TypeVar("_Message", bound=Message)
 
 _SCANNED_AT_ONCE = 20_000
+_LIVE_BUFFER = 32
+"""So many new records at once, and a live subscription says that it has fallen behind."""
 
 
 class Reading:
@@ -121,6 +127,12 @@ class Reading:
                 stream = self._log.stream(name)
                 records = stream.visible() if stream is not None else []
                 start = bisect.bisect_right(records, after, key=lambda r: r.revision)
+                if caught_up and len(records) - start > _LIVE_BUFFER:
+                    caught_up = False
+                    behind = streams_pb2.ReadResp.FellBehind(
+                        timestamp=_now(), stream_revision=max(after, 0)
+                    )
+                    yield streams_pb2.ReadResp(fell_behind=behind).SerializeToString()
                 for record in records[start:]:
                     after = record.revision
                     yield self._event(record, resolve=options.resolve_links)
@@ -151,6 +163,12 @@ class Reading:
                 records = self._log.records
                 at = min(self._log.index_after(after), len(records))
                 part = records[at : at + _SCANNED_AT_ONCE]
+                if caught_up and len(part) > _LIVE_BUFFER:
+                    caught_up = False
+                    behind = streams_pb2.ReadResp.FellBehind(
+                        timestamp=_now(), position=_position(max(after, 0))
+                    )
+                    yield streams_pb2.ReadResp(fell_behind=behind).SerializeToString()
                 for message in self._window(part, wanted, scanned, every, options.resolve_links):
                     yield message
                 scanned += len(part)
@@ -186,33 +204,26 @@ class Reading:
 
     def _event(self, record: Record, *, resolve: bool) -> bytes:
         if resolve and record.event.type == "$>":
-            target = self._target(record)
+            target = self._log.target(record)
             if target is not None:
                 message = streams_pb2.ReadResp.ReadEvent(
-                    event=recorded(target), link=recorded(record), commit_position=record.position
+                    event=recorded(target, _RecordedEvent),
+                    link=recorded(record, _RecordedEvent),
+                    commit_position=record.position,
                 )
                 return streams_pb2.ReadResp(event=message).SerializeToString()
         if not record.wire:
             message = streams_pb2.ReadResp.ReadEvent(
-                event=recorded(record), commit_position=record.position
+                event=recorded(record, _RecordedEvent), commit_position=record.position
             )
             record.wire = streams_pb2.ReadResp(event=message).SerializeToString()
         return record.wire
 
-    def _target(self, link: Record) -> Record | None:
-        revision, _, name = link.event.data.decode().partition("@")
-        try:
-            stream = self._log.stream(name)
-        except TombstonedError:
-            return None
-        found = [r for r in stream.visible() if r.revision == int(revision)] if stream else []
-        return found[0] if found else None
 
-
-def recorded(record: Record) -> streams_pb2.ReadResp.ReadEvent.RecordedEvent:
-    """A record as it goes over the wire."""
+def recorded(record: Record, kind: Callable[..., _Message]) -> _Message:
+    """A record as it goes over the wire, in the message of one service or another."""
     event = record.event
-    return streams_pb2.ReadResp.ReadEvent.RecordedEvent(
+    return kind(
         id=shared_pb2.UUID(string=event.id),
         stream_identifier=shared_pb2.StreamIdentifier(stream_name=record.stream.encode()),
         stream_revision=record.revision,
@@ -229,13 +240,10 @@ def recorded(record: Record) -> streams_pb2.ReadResp.ReadEvent.RecordedEvent:
 
 
 def filter_of(options: Any) -> Filter:
-    """The filter of a read, or of a persistent subscription to all."""
+    """The filter of a read."""
     if options.WhichOneof("filter_option") != "filter":
         return Filter()
-    by = options.filter.WhichOneof("filter")
-    expression = getattr(options.filter, by)
-    regex = re.compile(expression.regex) if expression.regex else None
-    return Filter(by == "stream_identifier", regex, tuple(expression.prefix))
+    return filter_by(options.filter)
 
 
 def confirmation() -> bytes:

@@ -9,10 +9,15 @@ from uuid import uuid4
 import grpc
 import grpc.aio
 from kurrentdbclient.protos.v1 import gossip_pb2, shared_pb2, streams_pb2
+from kurrentdbclient.protos.v2.streams import streams_pb2 as v2
 
 from estoria_testservers.kurrentdb._control import CONTROL
 from estoria_testservers.kurrentdb._faults import CallFault, Context, Faults
+from estoria_testservers.kurrentdb._gate import Cluster, Gate, Member
 from estoria_testservers.kurrentdb._log import MAX_APPEND_BYTES, Log, Proposal
+from estoria_testservers.kurrentdb._multi import MultiWriting
+from estoria_testservers.kurrentdb._persistent import Persistent
+from estoria_testservers.kurrentdb._persistent import handlers as persistent_handlers
 from estoria_testservers.kurrentdb._reading import Reading
 from estoria_testservers.kurrentdb._writing import Writing
 
@@ -49,7 +54,7 @@ class ProtocolServer:
         self._host, self.port = host, port
         self._certificate, self._login = certificate, login
         self._server: grpc.aio.Server | None = None
-        self._members: list[tuple[str, int, bool]] = []
+        self._cluster = Cluster(Member(host, port))
 
     @property
     def url(self) -> str:
@@ -64,7 +69,8 @@ class ProtocolServer:
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
         ]
-        self._server = grpc.aio.server(options=options)
+        gate = Gate(self._login, self._cluster)
+        self._server = grpc.aio.server(options=options, interceptors=(gate,))
         for handlers in self._services():
             self._server.add_generic_rpc_handlers((handlers,))
         address = f"{self._host}:{self.port}"
@@ -77,6 +83,7 @@ class ProtocolServer:
         except RuntimeError as error:
             msg = f"{address} is in use: {error}"
             raise OSError(msg) from error
+        self._cluster.me = Member(self._host, self.port)
         await self._server.start()
 
     async def stop(self, grace: float | None = None) -> None:
@@ -98,13 +105,16 @@ class ProtocolServer:
         await self.stop()
 
     def control(self, command: dict[str, Any]) -> dict[str, Any]:
-        """What tests may ask for: faults, counts, a lagging node, a scavenge."""
+        """What tests may ask for: faults, counts, a lagging node, a cluster, a scavenge."""
         match command.pop("do"):
             case "inject":
                 self.faults.inject(CallFault(**command))
             case "clear":
                 self.faults.clear()
                 self.log.hidden = 0
+                self._form_cluster("Leader", [])
+            case "cluster":
+                self._form_cluster(**command)
             case "counts":
                 return {"calls": self.faults.calls, "messages": self.faults.messages}
             case "lag":
@@ -119,8 +129,13 @@ class ProtocolServer:
                 ]
                 self.log.write_legacy_transaction(command["stream"], events)
             case unknown:
-                return {"error": f"no such command: {unknown}"}
+                msg = f"no such command: {unknown}"
+                raise ValueError(msg)
         return {}
+
+    def _form_cluster(self, state: str, others: list[tuple[str, int, str]]) -> None:
+        self._cluster.me = Member(self._host, self.port, state)
+        self._cluster.others = [Member(*other) for other in others]
 
     def _services(self) -> list[grpc.GenericRpcHandler]:
         reading, writing = Reading(self.log, self.faults), Writing(self.log, self.faults)
@@ -142,6 +157,15 @@ class ProtocolServer:
                 writing.tombstone, pb.TombstoneReq.FromString, _serialized
             ),
         }
+        multi = MultiWriting(self.log, self.faults)
+        newer: _Handlers = {
+            "AppendSession": grpc.stream_unary_rpc_method_handler(
+                multi.append_session, v2.AppendRequest.FromString, _serialized
+            ),
+            "AppendRecords": grpc.unary_unary_rpc_method_handler(
+                multi.append_records, v2.AppendRecordsRequest.FromString, _serialized
+            ),
+        }
         gossip: _Handlers = {
             "Read": grpc.unary_unary_rpc_method_handler(
                 self._gossip, shared_pb2.Empty.FromString, _serialized
@@ -152,27 +176,25 @@ class ProtocolServer:
         handlers = grpc.method_handlers_generic_handler
         return [
             handlers("event_store.client.streams.Streams", streams),
+            handlers(
+                "event_store.client.persistent_subscriptions.PersistentSubscriptions",
+                persistent_handlers(Persistent(self.log, self.faults)),
+            ),
+            handlers("kurrentdb.protocol.v2.streams.StreamsService", newer),
             handlers("event_store.client.gossip.Gossip", gossip),
             handlers(service, control),
         ]
 
     async def _gossip(self, _request: shared_pb2.Empty, context: Context) -> gossip_pb2.ClusterInfo:
         await self.faults.before("Gossip", context)
-        states = gossip_pb2.MemberInfo.VNodeState
-        members = self._members or [(self._host, self.port, True)]
-        return gossip_pb2.ClusterInfo(
-            members=[
-                gossip_pb2.MemberInfo(
-                    state=states.Leader if leads else states.Follower,
-                    is_alive=True,
-                    http_end_point=gossip_pb2.EndPoint(address=host, port=port),
-                )
-                for host, port, leads in members
-            ]
-        )
+        return gossip_pb2.ClusterInfo(members=[each.info() for each in self._cluster.members])
 
     async def _control(self, request: bytes, _context: Context) -> bytes:
-        return json.dumps(self.control(json.loads(request))).encode()
+        try:
+            answer = self.control(json.loads(request))
+        except (TypeError, ValueError) as error:
+            answer = {"error": str(error)}
+        return json.dumps(answer).encode()
 
 
 def _verbatim(message: bytes) -> bytes:

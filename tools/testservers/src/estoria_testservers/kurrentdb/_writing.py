@@ -1,6 +1,5 @@
 """Appending to streams, deleting and tombstoning them."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID
@@ -10,7 +9,7 @@ from google.protobuf import any_pb2, empty_pb2
 from google.protobuf.message import Message
 from kurrentdbclient.protos.v1 import shared_pb2, status_pb2, streams_pb2
 
-from estoria_testservers.kurrentdb._faults import CallFault, Context, Faults, fail
+from estoria_testservers.kurrentdb._faults import Context, Faults, lose
 from estoria_testservers.kurrentdb._log import (
     ANY,
     EXISTS,
@@ -63,7 +62,7 @@ class Writing:
             result.success.current_revision = written.revision
             result.success.position.commit_position = written.position
             result.success.position.prepare_position = written.position
-        await _lose(context, fault)
+        await lose(context, fault)
         return result
 
     async def batch_append(
@@ -80,14 +79,14 @@ class Writing:
                 del chunks[id]
                 answer = self._batch(options, proposals)
                 answer.correlation_id.string = id
-                await _lose(context, fault)
+                await lose(context, fault)
                 yield answer
 
     async def delete(self, request: Any, context: Context) -> Message:
         """Answer a Delete: the stream is soft-deleted."""
         fault = await self._faults.before("Delete", context)
         position = await self._retire(request.options, context, self._log.soft_delete)
-        await _lose(context, fault)
+        await lose(context, fault)
         at = streams_pb2.DeleteResp.Position(commit_position=position, prepare_position=position)
         return streams_pb2.DeleteResp(position=at)
 
@@ -95,7 +94,7 @@ class Writing:
         """Answer a Tombstone: the name is retired for good."""
         fault = await self._faults.before("Tombstone", context)
         position = await self._retire(request.options, context, self._log.tombstone)
-        await _lose(context, fault)
+        await lose(context, fault)
         at = streams_pb2.TombstoneResp.Position(commit_position=position, prepare_position=position)
         return streams_pb2.TombstoneResp(position=at)
 
@@ -140,16 +139,19 @@ class Writing:
         raise AssertionError  # abort has raised
 
 
+def id_of(id: Any) -> str:
+    """An id as text, in whichever of two ways it was sent."""
+    if id.WhichOneof("value") != "structured":
+        return str(id.string)
+    high, low = id.structured.most_significant_bits, id.structured.least_significant_bits
+    return str(UUID(int=(high % 2**64 << 64) | low % 2**64))
+
+
 def proposed(message: Any) -> Proposal:
     """An event of an Append or a BatchAppend."""
-    id = message.id.string
-    if message.id.WhichOneof("value") == "structured":
-        high, low = message.id.structured.most_significant_bits, None
-        low = message.id.structured.least_significant_bits
-        id = str(UUID(int=(high % 2**64 << 64) | low % 2**64))
     metadata = message.metadata
     return Proposal(
-        id,
+        id_of(message.id),
         metadata["type"],
         metadata["content-type"],
         message.data,
@@ -167,13 +169,6 @@ def _status(code: int, message: str, details: Message) -> status_pb2.Status:
     packed = any_pb2.Any()
     packed.Pack(details)
     return status_pb2.Status(code=code, message=message, details=packed)  # type: ignore[arg-type]
-
-
-async def _lose(context: Context, fault: CallFault | None) -> None:
-    if fault is not None:
-        if fault.status == "CANCELLED" and not fault.details:
-            await asyncio.Event().wait()
-        await fail(context, fault)
 
 
 async def _refuse_tombstoned(context: Context, name: str) -> None:

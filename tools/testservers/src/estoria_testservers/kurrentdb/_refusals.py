@@ -1,0 +1,27 @@
+"""Errors that carry a message of their own beside the status."""
+
+from typing import NoReturn
+
+import grpc
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+from google.rpc import status_pb2  # type: ignore[import-untyped]
+
+from estoria_testservers.kurrentdb._faults import Context
+
+Trailer = tuple[tuple[str, str | bytes], ...]
+
+
+def trailer(code: grpc.StatusCode, text: str, details: Message) -> Trailer:
+    """The trailing metadata that say more about a status."""
+    packed = any_pb2.Any()
+    packed.Pack(details)
+    number: int = code.value[0]
+    status = status_pb2.Status(code=number, message=text, details=[packed])
+    return (("grpc-status-details-bin", status.SerializeToString()),)
+
+
+async def refuse(context: Context, code: grpc.StatusCode, text: str, details: Message) -> NoReturn:
+    """End the call with a status and its details."""
+    await context.abort(code, text, trailer(code, text, details))
+    raise AssertionError  # abort has raised
