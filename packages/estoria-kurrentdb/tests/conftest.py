@@ -5,8 +5,7 @@ from contextlib import asynccontextmanager, closing
 
 import pytest
 from anyio.pytest_plugin import get_runner
-from estoria_testservers import fresh_name, start_kurrentdb
-from estoria_testservers._kurrentdb import test_double
+from estoria_testservers import fresh_name, kurrentdb_double, start_kurrentdb
 from kurrentdbclient import AsyncKurrentDBClient
 
 from estoria.kurrentdb import KurrentDBEventStore
@@ -89,7 +88,7 @@ async def client(kurrentdb_server, open_client):
 @pytest.fixture(scope="module")
 def double_server():
     """A test double, also where there is a real server: what goes wrong is said to it alone."""
-    with closing(start_kurrentdb(test_double())) as server:
+    with closing(start_kurrentdb(kurrentdb_double())) as server:
         yield server
 
 

@@ -9,8 +9,7 @@ from datetime import datetime
 from uuid import UUID
 
 import pytest
-from estoria_testservers import kurrentdb_candidate, start_kurrentdb
-from estoria_testservers._kurrentdb import test_double
+from estoria_testservers import kurrentdb_candidate, kurrentdb_double, start_kurrentdb
 from kurrentdbclient import NewEvent as Proposal
 from kurrentdbclient import StreamState
 
@@ -87,7 +86,7 @@ async def test_a_url_that_can_t_be_read_is_refused(connect, url):
 
 async def test_tls(fresh_server, connect, with_prefix):
     """With the authority of the URL; without it the error says what is missing."""
-    server = fresh_server(start_kurrentdb, test_double(), tls=True)
+    server = fresh_server(start_kurrentdb, kurrentdb_double(), tls=True)
     url = server.url.replace("://", "://admin:changeit@")
     async with connect(with_prefix(url, "shop")) as store:
         assert await versions(store, await written(store, events=2)) == [1, 2]

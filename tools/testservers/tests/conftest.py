@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator
 from itertools import islice
 
 import pytest
-from estoria_testservers import fresh_name, start_kurrentdb
-from estoria_testservers._kurrentdb import test_double
+from estoria_testservers import fresh_name, kurrentdb_double, start_kurrentdb
 from kurrentdbclient import (
     AsyncKurrentDBClient,
     KurrentDBClient,
@@ -208,7 +207,7 @@ def loop_thread():
 @pytest.fixture(scope="session")
 def shared_double():
     """The test double, and never a real KurrentDB."""
-    with start_kurrentdb(test_double()) as server:
+    with start_kurrentdb(kurrentdb_double()) as server:
         yield server
 
 

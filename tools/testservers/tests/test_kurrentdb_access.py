@@ -3,8 +3,7 @@
 from contextlib import closing
 
 import pytest
-from estoria_testservers import start_kurrentdb
-from estoria_testservers._kurrentdb import test_double
+from estoria_testservers import kurrentdb_double, start_kurrentdb
 from kurrentdbclient import KurrentDBClient, NewEvent, NewEvents, StreamState
 from kurrentdbclient.exceptions import (
     AccessDeniedError,
@@ -25,14 +24,14 @@ NEW = {"current_version": StreamState.ANY}
 @pytest.fixture(scope="module")
 def locked():
     """A test double that speaks TLS and wants a login."""
-    with start_kurrentdb(test_double(), tls=True, login=LOGIN) as server:
+    with start_kurrentdb(kurrentdb_double(), tls=True, login=LOGIN) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def denying():
     """A test double that wants a login, and whose clients send none for want of TLS."""
-    with start_kurrentdb(test_double(), login=LOGIN) as server:
+    with start_kurrentdb(kurrentdb_double(), login=LOGIN) as server:
         yield server
 
 
@@ -138,7 +137,7 @@ def test_gossip_is_for_everybody(denying):
 
 @pytest.fixture(scope="module")
 def leader():
-    with start_kurrentdb(test_double()) as server:
+    with start_kurrentdb(kurrentdb_double()) as server:
         yield server
 
 
@@ -235,7 +234,7 @@ def test_a_follower_of_nobody_is_not_found(connect, shared_double, control):
 
 
 def test_a_cluster_where_nobody_answers_is_not_discovered(connect, fresh_server):
-    server = fresh_server(start_kurrentdb, test_double())
+    server = fresh_server(start_kurrentdb, kurrentdb_double())
     server.kill()
 
     with pytest.raises(DiscoveryFailedError):

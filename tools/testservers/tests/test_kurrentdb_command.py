@@ -8,8 +8,14 @@ import sys
 from dataclasses import replace
 
 import pytest
-from estoria_testservers import KurrentServer, Rung, ServerNotOursError, start_kurrentdb
-from estoria_testservers._kurrentdb import TEST_DOUBLE, test_double
+from estoria_testservers import (
+    KurrentServer,
+    Rung,
+    ServerNotOursError,
+    kurrentdb_double,
+    start_kurrentdb,
+)
+from estoria_testservers._kurrentdb import TEST_DOUBLE
 from estoria_testservers._ports import ReservedPort
 from estoria_testservers.kurrentdb import ProtocolServer
 from kurrentdbclient import NewEvent, StreamState
@@ -96,7 +102,7 @@ def test_only_the_double_can_go_wrong(shared_double):
 
 
 def test_a_limit_of_its_own_is_in_force(connect, fresh_server):
-    server = fresh_server(start_kurrentdb, test_double(), max_append_bytes=1000)
+    server = fresh_server(start_kurrentdb, kurrentdb_double(), max_append_bytes=1000)
     client = connect(server.url)
 
     client.append_to_stream(

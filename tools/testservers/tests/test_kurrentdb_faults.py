@@ -4,8 +4,7 @@ from contextlib import closing
 from itertools import islice
 
 import pytest
-from estoria_testservers import start_kurrentdb
-from estoria_testservers._kurrentdb import test_double
+from estoria_testservers import kurrentdb_double, start_kurrentdb
 from kurrentdbclient import NewEvents, NewRecord, StreamState
 from kurrentdbclient.exceptions import (
     AbortedByServerError,
@@ -313,7 +312,7 @@ def test_a_node_that_lags_behind_misses_the_last_records(client, control, stream
 
 def test_a_legacy_transaction_is_one_position(connect, fresh_server, stream):
     """On a server of its own, since what is shared may rely on positions that differ."""
-    server = fresh_server(start_kurrentdb, test_double())
+    server = fresh_server(start_kurrentdb, kurrentdb_double())
     with closing(server.control()) as control:
         control.legacy_transaction(stream, ["First", "Second", "Third"])
 

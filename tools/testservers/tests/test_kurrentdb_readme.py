@@ -4,8 +4,7 @@ import re
 from importlib import metadata
 
 import pytest
-from estoria_testservers import start_kurrentdb
-from estoria_testservers._kurrentdb import test_double
+from estoria_testservers import kurrentdb_double, start_kurrentdb
 
 LEFT_OUT = {
     "Run container": "fetches the certificate of a container",
@@ -37,7 +36,7 @@ def examples():
 @pytest.fixture
 def server(fresh_server, monkeypatch):
     """One that nobody else uses, where the examples look for theirs."""
-    server = fresh_server(start_kurrentdb, test_double())
+    server = fresh_server(start_kurrentdb, kurrentdb_double())
     monkeypatch.setenv("KDB_URI", server.url)
     monkeypatch.delenv("KDB_ROOT_CERTIFICATES", raising=False)
     return server

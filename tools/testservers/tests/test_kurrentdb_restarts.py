@@ -5,8 +5,7 @@ import threading
 from itertools import islice
 
 import pytest
-from estoria_testservers import start_kurrentdb
-from estoria_testservers._kurrentdb import test_double
+from estoria_testservers import kurrentdb_double, start_kurrentdb
 from estoria_testservers.kurrentdb import ProtocolServer
 from kurrentdbclient import KurrentDBClient, NewEvent, StreamState
 from kurrentdbclient.exceptions import (
@@ -19,7 +18,7 @@ from kurrentdbclient.exceptions import (
 
 @pytest.fixture
 def server(fresh_server):
-    return fresh_server(start_kurrentdb, test_double())
+    return fresh_server(start_kurrentdb, kurrentdb_double())
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from estoria_testservers._kurrentdb import (
     KURRENTDB,
     KurrentServer,
     kurrentdb_candidate,
+    kurrentdb_double,
     start_kurrentdb,
 )
 from estoria_testservers._ladder import Ladder, Product, Wheel, climb
@@ -81,6 +82,7 @@ __all__ = [
     "climb",
     "fresh_name",
     "kurrentdb_candidate",
+    "kurrentdb_double",
     "postgres_candidates",
     "servers_required",
     "start_kurrentdb",

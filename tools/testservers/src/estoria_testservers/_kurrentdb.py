@@ -37,16 +37,13 @@ def kurrentdb_candidate(*, owned: bool = False) -> Candidate:
     for candidate in ladder.candidates:
         if candidate.rung in (Rung.ENVIRONMENT, Rung.DOCKER):
             return candidate
-    return test_double()
+    return kurrentdb_double()
 
 
-def test_double() -> Candidate:
+def kurrentdb_double() -> Candidate:
     """The protocol server, whatever else is there."""
     version = f"protocol of kurrentdbclient {metadata.version('kurrentdbclient')}"
     return Candidate(KURRENTDB.name, Rung.DOUBLE, version, sys.executable, TEST_DOUBLE)
-
-
-test_double.__test__ = False  # type: ignore[attr-defined]  # pytest takes what is called test for a test
 
 
 class KurrentServer(Server):
