@@ -160,7 +160,8 @@ def many_streams(
 
     return Workload(
         f"mongodb.{name}_{tasks}_streams",
-        f"{tasks} tasks appending to {tasks} streams, one event each, {name} layout",
+        f"{tasks} tasks appending to {tasks} streams, one event each, {name} layout"
+        + ("" if bars else " (reported)"),
         bars,
         sides,
         rounds=7,
@@ -333,7 +334,7 @@ WORKLOADS = [
     *(many_streams(tasks, [], Layout.per_type(), "per_type") for tasks in (16, 64)),
     Workload(
         "mongodb.four_processes",
-        f"16 tasks in each of {PROCESSES} processes, on their own streams, one event each",
+        f"16 tasks in each of {PROCESSES} processes, one event each (reported)",
         [],
         four_processes,
     ),
