@@ -25,7 +25,7 @@ from estoria.core import (
 )
 from estoria.core import connect as core_connect
 from estoria.core.testing import new_events, versions, written
-from estoria.kurrentdb import KurrentDBEventStore, StreamDeletedError
+from estoria.kurrentdb import AccessDeniedError, KurrentDBEventStore, StreamDeletedError
 
 pytestmark = pytest.mark.anyio
 
@@ -94,6 +94,19 @@ async def test_tls(fresh_server, connect, with_prefix):
         async with connect(url.partition("&")[0], retry_seconds=0):
             pass
     assert "changeit" not in f"{caught.value!r} {caught.value} {caught.value.__cause__}"
+
+
+async def test_a_login_is_asked_for(fresh_server, connect):
+    """The right one is let in; a wrong one is named, and not shown."""
+    server = fresh_server(start_kurrentdb, kurrentdb_double(), tls=True, login="ledger:right-word")
+    async with connect(server.url) as store:
+        await written(store, events=1)
+    for part, other in (("right-word", "secret-word"), ("ledger:", "x:")):
+        with pytest.raises(AccessDeniedError) as caught:
+            async with connect(server.url.replace(part, other)):
+                pass
+        shown = f"{caught.value!r} {caught.value} {caught.value.__cause__}"
+        assert "-word" not in shown
 
 
 PAYLOADS = [
