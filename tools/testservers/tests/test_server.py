@@ -35,14 +35,26 @@ def test_a_reserved_port_is_free_and_given_once():
             port.release()
 
 
+def test_a_port_comes_with_a_second_one_above_it():
+    pairs = [ReservedPort(10_000) for _ in range(20)]
+    numbers = [number for pair in pairs for number in (pair.number, pair.number + 10_000)]
+
+    assert len(set(numbers)) == 40
+    with socket.create_server(("127.0.0.1", pairs[0].number + 10_000)):
+        others = [ReservedPort(10_000) for _ in range(20)]
+        assert pairs[0].number not in {other.number for other in others}
+    for pair in (*pairs, *others):
+        pair.release()
+
+
 def test_a_port_that_somebody_takes_meanwhile_is_replaced_by_another(monkeypatch, fresh_server):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         numbers = [taken.getsockname()[1]]
         original = ReservedPort.__init__
 
-        def steal_the_first(self):
-            original(self)
+        def steal_the_first(self, second=0):
+            original(self, second)
             if numbers:
                 self.number = numbers.pop()
 

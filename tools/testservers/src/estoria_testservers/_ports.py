@@ -24,17 +24,28 @@ def _last() -> int:
 
 
 class ReservedPort:
-    """A free port on the loopback, which other processes that use this package leave alone."""
+    """A free port on the loopback, which other processes that use this package leave alone.
 
-    def __init__(self) -> None:
-        self._claim: socket.socket | None = None
-        candidates = random.sample(range(_FIRST, _last()), k=200)
-        self.number = next((port for port in candidates if self._take(port)), 0)
+    And the one that lies `second` above it, for a server that takes two.
+    """
+
+    def __init__(self, second: int = 0) -> None:
+        self._claims: list[socket.socket] = []
+        candidates = random.sample(range(_FIRST, _last() - second), k=200)
+        wanted = {0, second}
+        self.number = next((p for p in candidates if self._take({p + each for each in wanted})), 0)
         if not self.number:
             msg = f"none of 200 ports between {_FIRST} and {_last()} is free"
             raise OSError(msg)
 
-    def _take(self, port: int) -> bool:
+    def _take(self, ports: set[int]) -> bool:
+        for port in ports:
+            if not self._take_one(port):
+                self.release()
+                return False
+        return True
+
+    def _take_one(self, port: int) -> bool:
         if sys.platform == "linux":
             claim = socket.socket(socket.AF_UNIX)
             try:
@@ -43,18 +54,16 @@ class ReservedPort:
             except OSError:
                 claim.close()
                 return False
-            self._claim = claim
+            self._claims.append(claim)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
-                self.release()
                 return False
         return True
 
     def release(self) -> None:
         """Let others use the port."""
-        if self._claim is not None:
-            self._claim.close()
-            self._claim = None
+        while self._claims:
+            self._claims.pop().close()

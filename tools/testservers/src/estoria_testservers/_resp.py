@@ -111,6 +111,9 @@ class RespServer(Server):
 class RespCluster(RespServer):
     """A cluster of one node, which holds all slots."""
 
+    # The cluster's bus; only newer servers can be told another place.
+    _second_port = 10_000
+
     def __init__(self, candidate: Candidate, settings: Mapping[str, str | int]) -> None:
         cluster = {"cluster-enabled": "yes", "cluster-announce-ip": "127.0.0.1"}
         super().__init__(candidate, {**cluster, **settings})

@@ -43,6 +43,9 @@ class Server(abc.ABC):
 
     refuses_root = False
 
+    _second_port = 0
+    """How far above its port the server takes another one; 0 where it takes one alone."""
+
     def __init__(self, candidate: Candidate) -> None:
         self.candidate = candidate
         self._process: Process | None = None
@@ -199,7 +202,7 @@ class Server(abc.ABC):
     def _begin(self) -> None:
         user = unprivileged_user() if self.refuses_root else None
         self._is_new = True
-        self._reserved = ReservedPort()
+        self._reserved = ReservedPort(self._second_port)
         self._folder = make_folder(user)
         self._process = self._new_process(self._folder)
         self.start()
