@@ -129,6 +129,17 @@ def _refusal(code: grpc.StatusCode, text: str, trailer: Trailer = ()) -> Callabl
     return refuse
 
 
+def _heard_out(refused: Callable[..., Any]) -> Callable[..., Any]:
+    """A client that is still sending when its call ends may meet that as an error of gRPC's."""
+
+    async def refuse(requests: AsyncIterator[Any], context: Context) -> None:
+        async for _ in requests:
+            pass
+        await refused(requests, context)
+
+    return refuse
+
+
 async def _batches_denied(requests: AsyncIterator[Any], _: Context) -> AsyncIterator[Message]:
     """A BatchAppend is told in its answers, as everything that is wrong with one."""
     packed = any_pb2.Any()
@@ -152,6 +163,8 @@ def _replaced(handler: _Handler, refused: Callable[..., Any]) -> _Handler:
         grpc.stream_stream_rpc_method_handler,
     )
     kind = 2 * handler.request_streaming + handler.response_streaming
+    if handler.request_streaming and not handler.response_streaming:
+        refused = _heard_out(refused)
     return make[kind](refused, handler.request_deserializer, handler.response_serializer)
 
 

@@ -38,10 +38,12 @@ class MultiWriting:
 
     async def append_session(self, requests: AsyncIterator[Any], context: Context) -> Message:
         """Answer an AppendSession: one request for each stream."""
+        sent = [request async for request in requests]
+        # Heard out first: a client that is still sending may meet the end as an error of gRPC's.
         fault = await self._faults.before("AppendSession", context)
         expected: dict[str, int] = {}
         entries: list[_Entry] = []
-        async for request in requests:
+        for request in sent:
             name = request.stream
             if name in expected:
                 text = f"Stream '{name}' is already part of this append session."

@@ -34,7 +34,6 @@ class Writing:
 
     async def append(self, requests: AsyncIterator[Any], context: Context) -> Message:
         """Answer an Append; a wrong expectation is an answer like any other."""
-        fault = await self._faults.before("Append", context)
         options: Any = None
         proposals: list[Proposal] = []
         async for request in requests:
@@ -42,6 +41,8 @@ class Writing:
                 options = request.options
             else:
                 proposals.append(proposed(request.proposed_message))
+        # A client that is still sending when its call ends may meet that as an error of gRPC's.
+        fault = await self._faults.before("Append", context)
         name = options.stream_identifier.stream_name.decode()
         expected = expectation(options, "expected_stream_revision", "revision")
         result = streams_pb2.AppendResp()
