@@ -249,7 +249,7 @@ class PostgresEventStore:
                 if found is None:
                     raise StreamNotFoundError(stream_id)
                 seen = found
-                parameters = {**_key(stream_id), "to_version": Int8(found.version)}
+                parameters = {**_streams.stream_key(stream_id), "to_version": Int8(found.version)}
                 if await self._fetch(connection, self._plans.current.delete_stream, parameters):
                     return
 
@@ -266,7 +266,7 @@ class PostgresEventStore:
                     raise StreamNotFoundError(stream_id)
                 check_truncation(stream, to_version)
                 parameters = {
-                    **_key(stream_id),
+                    **_streams.stream_key(stream_id),
                     "origin": Int8(stream.origin),
                     "to_version": Int8(to_version),
                 }
@@ -346,7 +346,7 @@ class PostgresEventStore:
             parameters = {
                 "stream_type": stream_type,
                 "limit": Int8(limit),
-                **(_key(after) if after else _BEFORE_ALL),
+                **(_streams.stream_key(after) if after else _BEFORE_ALL),
             }
 
             async def read(
@@ -396,7 +396,3 @@ class PostgresEventStore:
             found = await self._fetch(connection, self._plans.current.stream_ids, parameters)
             known.update((key, TypeID(type, uuid)) for key, type, uuid in found)
         return known
-
-
-def _key(stream_id: TypeID) -> dict[str, Any]:
-    return {"type": stream_id.type, "uuid": stream_id.uuid}

@@ -8,7 +8,7 @@ from estoria.core import Snapshot, TypeID
 from estoria.core.backends import MAX_VERSION, check_bound, check_keep_newest, check_stream_id
 from estoria.postgres import _schema, _statements
 from estoria.postgres._connections import Connection, Connections, Pool, fetch
-from estoria.postgres._streams import EPOCH, MICROSECOND
+from estoria.postgres._streams import EPOCH, MICROSECOND, stream_key
 
 
 class PostgresSnapshotStore:
@@ -40,7 +40,7 @@ class PostgresSnapshotStore:
         """See `SnapshotStore.read_snapshot`."""
         check_stream_id(aggregate_id)
         bound = MAX_VERSION if max_version is None else check_bound("max_version", max_version)
-        parameters = {**_key(aggregate_id), "max_version": Int8(bound)}
+        parameters = {**stream_key(aggregate_id), "max_version": Int8(bound)}
         rows = await self._run(self._statements.read_snapshot, parameters)
         if not rows:
             return None
@@ -51,7 +51,7 @@ class PostgresSnapshotStore:
     async def write_snapshot(self, snapshot: Snapshot) -> None:
         """See `SnapshotStore.write_snapshot`."""
         parameters = {
-            **_key(snapshot.aggregate_id),
+            **stream_key(snapshot.aggregate_id),
             "version": Int8(snapshot.aggregate_version),
             "timestamp": Int8((snapshot.timestamp - EPOCH) // MICROSECOND),
             "content_type": snapshot.data_content_type,
@@ -66,7 +66,7 @@ class PostgresSnapshotStore:
     async def delete_snapshots(self, aggregate_id: TypeID) -> None:
         """See `SnapshotStore.delete_snapshots`."""
         check_stream_id(aggregate_id)
-        await self._run(self._statements.delete_snapshots, _key(aggregate_id))
+        await self._run(self._statements.delete_snapshots, stream_key(aggregate_id))
 
     async def _run(self, statement: bytes, parameters: dict[str, object]) -> list[tuple[Any, ...]]:
         async def run(connection: Connection) -> list[tuple[Any, ...]]:
@@ -74,7 +74,3 @@ class PostgresSnapshotStore:
             return await fetch(connection, statement, parameters, prepare=False)
 
         return await self._connections.run(run)
-
-
-def _key(aggregate_id: TypeID) -> dict[str, object]:
-    return {"type": aggregate_id.type, "uuid": aggregate_id.uuid}

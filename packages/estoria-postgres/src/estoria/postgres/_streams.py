@@ -273,3 +273,8 @@ def of_all(rows: Sequence[tuple[Any, ...]], known: dict[int, TypeID]) -> tuple[l
             )
         )
     return page, size
+
+
+def stream_key(stream_id: TypeID) -> dict[str, Any]:
+    """The parameters that name a stream."""
+    return {"type": stream_id.type, "uuid": stream_id.uuid}
