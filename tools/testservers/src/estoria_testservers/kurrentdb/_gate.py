@@ -7,14 +7,13 @@ from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
-from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from kurrentdbclient.protos.kurrent.rpc import errors_pb2
-from kurrentdbclient.protos.v1 import gossip_pb2, shared_pb2, status_pb2, streams_pb2
+from kurrentdbclient.protos.v1 import gossip_pb2, shared_pb2, streams_pb2
 
 from estoria_testservers.kurrentdb._control import CONTROL
 from estoria_testservers.kurrentdb._faults import Context
-from estoria_testservers.kurrentdb._refusals import Trailer, trailer
+from estoria_testservers.kurrentdb._refusals import Trailer, answered_status, trailer
 
 # The class is generic for type checkers only.
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -142,10 +141,8 @@ def _heard_out(refused: Callable[..., Any]) -> Callable[..., Any]:
 
 async def _batches_denied(requests: AsyncIterator[Any], _: Context) -> AsyncIterator[Message]:
     """A BatchAppend is told in its answers, as everything that is wrong with one."""
-    packed = any_pb2.Any()
-    packed.Pack(shared_pb2.AccessDenied())
     number: int = grpc.StatusCode.PERMISSION_DENIED.value[0]
-    error = status_pb2.Status(code=number, message="Access Denied", details=packed)  # type: ignore[arg-type]
+    error = answered_status(number, "Access Denied", shared_pb2.AccessDenied())
     async for request in requests:
         if request.is_final:
             yield streams_pb2.BatchAppendResp(

@@ -5,9 +5,9 @@ from typing import Any
 from uuid import UUID
 
 import grpc
-from google.protobuf import any_pb2, empty_pb2
+from google.protobuf import empty_pb2
 from google.protobuf.message import Message
-from kurrentdbclient.protos.v1 import shared_pb2, status_pb2, streams_pb2
+from kurrentdbclient.protos.v1 import shared_pb2, streams_pb2
 
 from estoria_testservers.kurrentdb._faults import Context, Faults, lose
 from estoria_testservers.kurrentdb._log import (
@@ -20,6 +20,7 @@ from estoria_testservers.kurrentdb._log import (
     TombstonedError,
     WrongRevisionError,
 )
+from estoria_testservers.kurrentdb._refusals import answered_status
 
 _NAMED = {"no_stream": NO_STREAM, "any": ANY, "stream_exists": EXISTS}
 # google.rpc.Code has them, but importing it beside the client is a duplicate symbol.
@@ -111,13 +112,13 @@ class Writing:
                 details.current_no_stream.CopyFrom(empty_pb2.Empty())
             else:
                 details.current_stream_revision = error.actual
-            answer.error.CopyFrom(_status(_FAILED, "wrong expected version", details))
+            answer.error.CopyFrom(answered_status(_FAILED, "wrong expected version", details))
         except TombstonedError:
             gone = shared_pb2.StreamDeleted(stream_identifier=options.stream_identifier)
-            answer.error.CopyFrom(_status(_FAILED, "stream deleted", gone))
+            answer.error.CopyFrom(answered_status(_FAILED, "stream deleted", gone))
         except AppendTooLargeError as error:
             large = shared_pb2.MaximumAppendSizeExceeded(maxAppendSize=error.limit)
-            answer.error.CopyFrom(_status(_INVALID, "append too large", large))
+            answer.error.CopyFrom(answered_status(_INVALID, "append too large", large))
         else:
             answer.success.current_revision = written.revision
             answer.success.position.commit_position = written.position
@@ -164,12 +165,6 @@ def expectation(options: Any, oneof: str, revision: str) -> int:
     """The expectation of a request: a revision, or one of the named ones."""
     chosen = options.WhichOneof(oneof)
     return int(getattr(options, revision)) if chosen == revision else _NAMED[chosen]
-
-
-def _status(code: int, message: str, details: Message) -> status_pb2.Status:
-    packed = any_pb2.Any()
-    packed.Pack(details)
-    return status_pb2.Status(code=code, message=message, details=packed)  # type: ignore[arg-type]
 
 
 async def _refuse_tombstoned(context: Context, name: str) -> None:
