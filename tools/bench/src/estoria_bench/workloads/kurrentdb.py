@@ -176,7 +176,7 @@ async def read_all() -> AsyncIterator[Mapping[str, Side]]:
 
 WORKLOADS = [
     appends(1, 150, [Bar("raw client", 0.45)]),
-    appends(100, 15, [Bar(WITH_POSITIONS, 0.6)]),
+    appends(100, 15, [Bar("raw client", 0.6), Bar(WITH_POSITIONS, 0.6)]),
     Workload(
         "kurrentdb.append_any",
         "append 1 event, whatever the version, one writer",
